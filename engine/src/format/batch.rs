@@ -1,0 +1,2 @@
+//! Batch header.
+pub const BATCH_HEADER_BYTES: usize = 96;

@@ -1,0 +1,2 @@
+//! Block header.
+pub const BLOCK_HEADER_BYTES: usize = 128;

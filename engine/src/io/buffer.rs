@@ -1,0 +1,4 @@
+//! placeholder
+#[derive(Debug)]
+pub struct Buffer;
+pub struct BufferPool;

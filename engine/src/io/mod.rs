@@ -1,0 +1,16 @@
+//! The only place where the engine touches the machine: files, the ring, memory from the kernel, clocks, randomness, threads.
+//!
+//! Everything above takes time as an argument and randomness as a seed, so that `sim/` can put a simulated disk
+//! under a whole shard and replay a life exactly.
+
+pub mod buffer;
+pub mod clock;
+pub mod disk;
+pub mod fs;
+pub mod map;
+pub mod worker;
+
+pub use buffer::{Buffer, BufferPool};
+pub use disk::{Disk, DiskDone, DiskError, DiskFile, DiskOp, DiskResult, Fill, Persist, ReadFrom, Site};
+pub use fs::FsDisk;
+pub use map::Map;

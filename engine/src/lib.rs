@@ -1,0 +1,8 @@
+//! A durable, multi-tenant, thread-per-core event log.
+
+pub mod event;
+pub mod format;
+pub mod ids;
+pub mod io;
+pub mod limits;
+pub mod query;

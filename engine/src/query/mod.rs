@@ -1,0 +1,3 @@
+//! Questions and answers.
+pub mod spec;
+pub use spec::{Order, QuerySpec, TypeFilter};

@@ -1,0 +1,1 @@
+//! Every ceiling of the server, with where its number comes from.
