@@ -49,7 +49,7 @@ pub const SEGMENT_BYTES_PER_EVENT: u64 = 128;
 pub const SEALING_SEGMENTS_MAX: usize = 2;
 
 /// Tenants of one shard that have a position. Their checkpoint opens every segment at 32 bytes each.
-pub const SHARD_TENANTS_MAX: usize = 1 << 20;
+pub const SHARD_TENANTS_MAX: usize = 1 << 19;
 
 /// Batches that wait in a shard for admission, and their encoded bytes.
 pub const PENDING_BATCHES_MAX: usize = 65_536;
