@@ -10,7 +10,8 @@ pub mod fs;
 pub mod map;
 pub mod worker;
 
-pub use buffer::{Buffer, BufferPool};
+pub use buffer::{Buffer, BufferPool, huge_vec};
 pub use disk::{Disk, DiskDone, DiskError, DiskFile, DiskOp, DiskResult, Fill, Persist, ReadFrom, Site};
-pub use fs::FsDisk;
+pub use fs::{DataDirError, FsDisk};
 pub use map::Map;
+pub use worker::Worker;
