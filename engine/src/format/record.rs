@@ -167,6 +167,15 @@ pub fn encode_record(
     record_bytes as u32
 }
 
+/// The event type of a record that is known to be whole, without checking it again.
+///
+/// # Panics
+/// If `record` is shorter than it says.
+pub fn record_type(record: &[u8]) -> &[u8] {
+    let type_bytes = u16::from_le_bytes([record[10], record[11]]) as usize;
+    &record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + type_bytes]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

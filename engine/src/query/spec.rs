@@ -37,6 +37,16 @@ pub struct QuerySpec {
 }
 
 impl QuerySpec {
+    /// Whether an event type satisfies the query.
+    pub fn matches_type(&self, event_type: &str) -> bool {
+        let wanted = match &self.event_type {
+            None => true,
+            Some(TypeFilter::Exact(text)) => event_type == text,
+            Some(TypeFilter::Prefix(prefix)) => event_type.starts_with(prefix.as_str()),
+        };
+        wanted && !self.exclude_type_prefixes.iter().any(|prefix| event_type.starts_with(prefix.as_str()))
+    }
+
     /// Everything of a tenant, oldest first.
     pub fn all(tenant: Tenant, limit: usize) -> QuerySpec {
         QuerySpec {

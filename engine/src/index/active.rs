@@ -1,0 +1,579 @@
+//! The index of a segment that is not sealed: columns in arrival order and newest-first chains.
+//!
+//! ```text
+//!   ordinal:      0    1    2    3  ...          one array each: timestamp, entity, batch and record offset, type, tenant, place
+//!   chain:        -  ◄─┘    -  ◄─┘               previous event of the same entity / (tenant, type) / tenant
+//! ```
+//! Owned by the shard while it is written, shared unchanged once the segment is full. Nothing at or beyond `visible`
+//! is shown to a reader: it may not be durable. Must never: read the disk.
+
+use crate::event::EventBatch;
+use crate::format::batch::head_bytes;
+use crate::format::index::{IndexEvent, IndexIdentity, TenantSlice, encode_index, entity_filter_key};
+use crate::format::run::{RunEntry, encode_run, run_filter_key, run_key};
+use crate::ids::{Micros, Position, Tenant, Version};
+use crate::index::table::HashTable;
+use crate::io::buffer::huge_vec;
+use crate::query::{QuerySpec, TypeFilter};
+
+/// No event: the end of a chain.
+pub const NO_EVENT: u32 = u32::MAX;
+
+/// What the index knows of one entity: enough to give the next version, and where its chain begins.
+#[derive(Debug, Clone, Copy)]
+pub struct EntityEntry {
+    pub tenant: Tenant,
+    pub fingerprint: u128,
+    pub version: Version,
+    pub position: Position,
+    last: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct TenantEntry {
+    tenant: Tenant,
+    first_position: Position,
+    next_position: Position,
+    event_count: u32,
+    last: u32,
+    last_received_at: Micros,
+    timestamp_min: i64,
+    timestamp_max: i64,
+}
+
+#[derive(Debug)]
+struct TypeEntry {
+    hash: u64,
+    text: Box<str>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct TenantTypeEntry {
+    tenant: Tenant,
+    event_type: u32,
+    last: u32,
+}
+
+/// Invariant: every column has `event_count` entries; `visible <= event_count`; chains point backwards only.
+#[derive(Debug)]
+pub struct ActiveIndex {
+    visible: usize,
+    timestamps: Vec<i64>,
+    entities: Vec<u64>,
+    batch_offsets: Vec<u32>,
+    record_offsets: Vec<u32>,
+    types: Vec<u32>,
+    tenants: Vec<u32>,
+    /// Position minus the tenant's first position in this segment.
+    places: Vec<u32>,
+    previous_of_entity: Vec<u32>,
+    previous_of_type: Vec<u32>,
+    previous_of_tenant: Vec<u32>,
+    entity_entries: Vec<EntityEntry>,
+    entity_table: HashTable,
+    tenant_entries: Vec<TenantEntry>,
+    tenant_table: HashTable,
+    type_entries: Vec<TypeEntry>,
+    type_table: HashTable,
+    tenant_type_entries: Vec<TenantTypeEntry>,
+    tenant_type_table: HashTable,
+    /// Some tenant's positions have a hole: the segment is damaged and cannot be sealed.
+    has_gap: bool,
+}
+
+/// One match, as the index sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    pub position: Position,
+    pub timestamp: Micros,
+    pub batch_offset: u32,
+    pub record_offset: u32,
+}
+
+/// A query's conditions in terms of one active index.
+#[derive(Debug)]
+pub struct ActiveFilter {
+    tenant: Tenant,
+    entity: Option<(u128, u64)>,
+    since: i64,
+    until: i64,
+    types: TypeSet,
+}
+
+#[derive(Debug)]
+enum TypeSet {
+    Any,
+    None,
+    One(u32),
+    /// One bit a type.
+    Some(Vec<u64>),
+}
+
+impl TypeSet {
+    fn contains(&self, event_type: u32) -> bool {
+        match self {
+            TypeSet::Any => true,
+            TypeSet::None => false,
+            TypeSet::One(one) => *one == event_type,
+            TypeSet::Some(bits) => bits[event_type as usize / 64] >> (event_type % 64) & 1 == 1,
+        }
+    }
+}
+
+impl ActiveIndex {
+    /// An empty index with room for `event_count_max` events in huge pages.
+    pub fn new(event_count_max: usize) -> ActiveIndex {
+        ActiveIndex {
+            visible: 0,
+            timestamps: huge_vec(event_count_max),
+            entities: huge_vec(event_count_max),
+            batch_offsets: huge_vec(event_count_max),
+            record_offsets: huge_vec(event_count_max),
+            types: huge_vec(event_count_max),
+            tenants: huge_vec(event_count_max),
+            places: huge_vec(event_count_max),
+            previous_of_entity: huge_vec(event_count_max),
+            previous_of_type: huge_vec(event_count_max),
+            previous_of_tenant: huge_vec(event_count_max),
+            entity_entries: Vec::new(),
+            entity_table: HashTable::new(),
+            tenant_entries: Vec::new(),
+            tenant_table: HashTable::new(),
+            type_entries: Vec::new(),
+            type_table: HashTable::new(),
+            tenant_type_entries: Vec::new(),
+            tenant_type_table: HashTable::new(),
+            has_gap: false,
+        }
+    }
+
+    /// Empties the index for the next segment; its memory stays.
+    pub fn clear(&mut self) {
+        self.visible = 0;
+        self.timestamps.clear();
+        self.entities.clear();
+        self.batch_offsets.clear();
+        self.record_offsets.clear();
+        self.types.clear();
+        self.tenants.clear();
+        self.places.clear();
+        self.previous_of_entity.clear();
+        self.previous_of_type.clear();
+        self.previous_of_tenant.clear();
+        self.entity_entries.clear();
+        self.entity_table.clear();
+        self.tenant_entries.clear();
+        self.tenant_table.clear();
+        self.type_entries.clear();
+        self.type_table.clear();
+        self.tenant_type_entries.clear();
+        self.tenant_type_table.clear();
+        self.has_gap = false;
+    }
+
+    pub fn event_count(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    pub fn has_gap(&self) -> bool {
+        self.has_gap
+    }
+
+    /// Everything before this ordinal may be shown.
+    pub fn visible(&self) -> usize {
+        self.visible
+    }
+
+    pub fn set_visible(&mut self, visible: usize) {
+        assert!(self.visible <= visible);
+        assert!(visible <= self.event_count());
+        self.visible = visible;
+    }
+
+    /// The entity's entry, if it had an event or a look-up in this segment.
+    pub fn find_entity(&self, tenant: Tenant, fingerprint: u128) -> Option<u32> {
+        self.entity_table.find(fingerprint as u64, |number| {
+            let entry = &self.entity_entries[number as usize];
+            entry.fingerprint == fingerprint && entry.tenant == tenant
+        })
+    }
+
+    pub fn entity(&self, number: u32) -> &EntityEntry {
+        &self.entity_entries[number as usize]
+    }
+
+    pub fn entity_count(&self) -> usize {
+        self.entity_entries.len()
+    }
+
+    /// Adds an entity with the version that older segments know.
+    pub fn insert_entity(&mut self, tenant: Tenant, fingerprint: u128, version: Version, position: Position) -> u32 {
+        let number = self.entity_entries.len() as u32;
+        self.entity_entries.push(EntityEntry { tenant, fingerprint, version, position, last: NO_EVENT });
+        let entries = &self.entity_entries;
+        self.entity_table.insert(fingerprint as u64, number, |n| entries[n as usize].fingerprint as u64);
+        number
+    }
+
+    /// Takes back every entity inserted since there were `count`.
+    pub fn remove_entities_from(&mut self, count: usize) {
+        while self.entity_entries.len() > count {
+            let entry = self.entity_entries.pop().expect("longer than count");
+            assert!(entry.last == NO_EVENT);
+            self.entity_table.remove_last(entry.fingerprint as u64, self.entity_entries.len() as u32);
+        }
+    }
+
+    /// The next version of an entity, counted up.
+    pub fn next_version(&mut self, number: u32) -> u64 {
+        let entry = &mut self.entity_entries[number as usize];
+        entry.version.0 += 1;
+        entry.version.0
+    }
+
+    /// Takes back the last `next_version` of an entity.
+    pub fn undo_version(&mut self, number: u32) {
+        self.entity_entries[number as usize].version.0 -= 1;
+    }
+
+    /// Adds the events of a batch that has its place in the segment. `entity_numbers` are those of the batch's events.
+    pub fn append(
+        &mut self,
+        batch: &EventBatch,
+        entity_numbers: &[u32],
+        batch_offset: u32,
+        first_position: Position,
+        received_at: Micros,
+    ) {
+        assert!(entity_numbers.len() == batch.event_count());
+        let tenant = batch.tenant();
+        let mut record_offset = batch_offset + head_bytes(batch.event_count()) as u32;
+        let mut record_from = 0usize;
+        let tenant_number = self.tenant_number(tenant, first_position);
+        let tenant_entry = self.tenant_entries[tenant_number as usize];
+        if tenant_entry.next_position != first_position {
+            assert!(tenant_entry.next_position < first_position);
+            self.has_gap = true;
+        }
+        let mut place = (first_position.0 - tenant_entry.first_position.0) as u32;
+        let mut last = tenant_entry.last;
+        let (mut timestamp_min, mut timestamp_max) = (tenant_entry.timestamp_min, tenant_entry.timestamp_max);
+        for (key, &entity_number) in batch.keys().iter().zip(entity_numbers) {
+            let ordinal = self.timestamps.len() as u32;
+            let record = &batch.records()[record_from..record_from + key.record_bytes as usize];
+            let event_type = self.type_number(key.event_type, record);
+            let tenant_type = self.tenant_type_number(tenant, event_type);
+            let timestamp = key.timestamp.unwrap_or(received_at).0;
+            timestamp_min = timestamp_min.min(timestamp);
+            timestamp_max = timestamp_max.max(timestamp);
+            self.timestamps.push(timestamp);
+            self.entities.push(key.entity as u64);
+            self.batch_offsets.push(batch_offset);
+            self.record_offsets.push(record_offset);
+            self.types.push(event_type);
+            self.tenants.push(tenant.0);
+            self.places.push(place);
+            let entity_entry = &mut self.entity_entries[entity_number as usize];
+            self.previous_of_entity.push(std::mem::replace(&mut entity_entry.last, ordinal));
+            entity_entry.position = Position(tenant_entry.first_position.0 + u64::from(place));
+            let type_last = &mut self.tenant_type_entries[tenant_type as usize].last;
+            self.previous_of_type.push(std::mem::replace(type_last, ordinal));
+            self.previous_of_tenant.push(std::mem::replace(&mut last, ordinal));
+            place += 1;
+            record_offset += key.record_bytes;
+            record_from += key.record_bytes as usize;
+        }
+        let entry = &mut self.tenant_entries[tenant_number as usize];
+        entry.next_position = Position(first_position.0 + batch.event_count() as u64);
+        entry.event_count += batch.event_count() as u32;
+        entry.last = last;
+        entry.last_received_at = received_at;
+        entry.timestamp_min = timestamp_min;
+        entry.timestamp_max = timestamp_max;
+    }
+
+    /// First position and the one after the last of a tenant in this segment, durable or not.
+    pub fn tenant_positions(&self, tenant: Tenant) -> Option<(Position, Position)> {
+        let number = self.find_tenant(tenant)?;
+        let entry = &self.tenant_entries[number as usize];
+        Some((entry.first_position, entry.next_position))
+    }
+
+    /// The query's conditions in this index's terms. Costs a walk over the types when it asks for a prefix.
+    pub fn filter(&self, spec: &QuerySpec, entity: Option<u128>) -> ActiveFilter {
+        let types = match &spec.event_type {
+            None if spec.exclude_type_prefixes.is_empty() => TypeSet::Any,
+            Some(TypeFilter::Exact(text)) if spec.exclude_type_prefixes.is_empty() => {
+                match self.type_entries.iter().position(|entry| *entry.text == **text) {
+                    Some(number) => TypeSet::One(number as u32),
+                    None => TypeSet::None,
+                }
+            }
+            _ => {
+                let mut bits = vec![0u64; self.type_entries.len().div_ceil(64)];
+                for (number, entry) in self.type_entries.iter().enumerate() {
+                    if spec.matches_type(&entry.text) {
+                        bits[number / 64] |= 1 << (number % 64);
+                    }
+                }
+                TypeSet::Some(bits)
+            }
+        };
+        ActiveFilter {
+            tenant: spec.tenant,
+            entity: entity.map(|fingerprint| (fingerprint, fingerprint as u64)),
+            since: spec.since.map_or(i64::MIN, |at| at.0),
+            until: spec.until.map_or(i64::MAX, |at| at.0),
+            types,
+        }
+    }
+
+    /// Matches in descending order from the newest visible one below `before`, at most `matches_max`, looking at no more than
+    /// `visits_max` entries. Returns the position to go on before, or `None` when the segment has nothing older.
+    pub fn search_down(
+        &self,
+        filter: &ActiveFilter,
+        before: Position,
+        matches_max: usize,
+        visits_max: usize,
+        out: &mut Vec<Match>,
+    ) -> Option<Position> {
+        let tenant_number = self.find_tenant(filter.tenant)?;
+        let tenant_entry = &self.tenant_entries[tenant_number as usize];
+        let first_position = tenant_entry.first_position;
+        // The shortest chain that holds every match.
+        let (mut at, chain) = match (&filter.entity, &filter.types) {
+            (_, TypeSet::None) => return None,
+            (Some((fingerprint, _)), _) => {
+                let number = self.find_entity(filter.tenant, *fingerprint)?;
+                (self.entity_entries[number as usize].last, &self.previous_of_entity)
+            }
+            (None, TypeSet::One(event_type)) => {
+                let number = self.find_tenant_type(filter.tenant, *event_type)?;
+                (self.tenant_type_entries[number as usize].last, &self.previous_of_type)
+            }
+            (None, _) => (tenant_entry.last, &self.previous_of_tenant),
+        };
+        let mut visits = 0;
+        while at != NO_EVENT {
+            let ordinal = at as usize;
+            let position = Position(first_position.0 + u64::from(self.places[ordinal]));
+            if visits == visits_max || out.len() >= matches_max {
+                return Some(Position(position.0 + 1));
+            }
+            visits += 1;
+            if ordinal < self.visible && position < before && self.matches(filter, ordinal) {
+                out.push(self.match_at(ordinal, position));
+            }
+            at = chain[ordinal];
+        }
+        None
+    }
+
+    /// Matches in ascending order behind `after`, at most `matches_max`, looking at no more than `visits_max` entries from
+    /// ordinal `from`. Returns the ordinal to go on from, or `None` when nothing visible is left.
+    pub fn search_up(
+        &self,
+        filter: &ActiveFilter,
+        after: Position,
+        from: usize,
+        matches_max: usize,
+        visits_max: usize,
+        out: &mut Vec<Match>,
+    ) -> Option<usize> {
+        let tenant_number = self.find_tenant(filter.tenant)?;
+        let first_position = self.tenant_entries[tenant_number as usize].first_position;
+        if matches!(filter.types, TypeSet::None) {
+            return None;
+        }
+        let tenant = filter.tenant.0;
+        let until = self.visible.min(from.saturating_add(visits_max));
+        let mut ordinal = from;
+        while ordinal < until {
+            // The tenant column decides for most entries; this loop compiles to vector compares.
+            const STRIDE: usize = 64;
+            if ordinal + STRIDE <= until && self.tenants[ordinal..ordinal + STRIDE].iter().all(|&t| t != tenant) {
+                ordinal += STRIDE;
+                continue;
+            }
+            let stop = until.min(ordinal + STRIDE);
+            while ordinal < stop {
+                if self.tenants[ordinal] == tenant && self.matches(filter, ordinal) {
+                    let position = Position(first_position.0 + u64::from(self.places[ordinal]));
+                    if after < position {
+                        if out.len() == matches_max {
+                            return Some(ordinal);
+                        }
+                        out.push(self.match_at(ordinal, position));
+                    }
+                }
+                ordinal += 1;
+            }
+        }
+        if ordinal < self.visible { Some(ordinal) } else { None }
+    }
+
+    /// The sealed form of a full segment: its index file and its run of the entity directory.
+    pub fn seal(&self, identity: &IndexIdentity) -> (Vec<u8>, Vec<u8>) {
+        assert!(!self.has_gap);
+        assert!(self.visible == self.event_count());
+        let mut order: Vec<u32> = (0..self.tenant_entries.len() as u32).collect();
+        order.sort_unstable_by_key(|&number| self.tenant_entries[number as usize].tenant);
+        let mut starts = vec![0u32; self.tenant_entries.len()];
+        let mut slices = Vec::with_capacity(order.len());
+        let mut start = 0;
+        for &number in &order {
+            let entry = &self.tenant_entries[number as usize];
+            assert!(u64::from(entry.event_count) == entry.next_position.0 - entry.first_position.0);
+            starts[number as usize] = start;
+            slices.push(TenantSlice {
+                tenant: entry.tenant,
+                first_position: entry.first_position,
+                event_count: entry.event_count,
+                start,
+                last_received_at: entry.last_received_at,
+                timestamp_min: entry.timestamp_min,
+                timestamp_max: entry.timestamp_max,
+            });
+            start += entry.event_count;
+        }
+        let mut type_order: Vec<u32> = (0..self.type_entries.len() as u32).collect();
+        type_order.sort_unstable_by(|&a, &b| {
+            self.type_entries[a as usize].text.as_bytes().cmp(self.type_entries[b as usize].text.as_bytes())
+        });
+        let mut type_rank = vec![0u32; self.type_entries.len()];
+        for (rank, &number) in type_order.iter().enumerate() {
+            type_rank[number as usize] = rank as u32;
+        }
+        let types: Vec<&str> = type_order.iter().map(|&number| &*self.type_entries[number as usize].text).collect();
+
+        // A counting sort: the place of an event among its tenant's is known already.
+        let empty = IndexEvent { timestamp: 0, entity: 0, batch_offset: 0, record_offset: 0, event_type: 0 };
+        let mut events = vec![empty; self.event_count()];
+        let mut last_tenant = (u32::MAX, 0u32);
+        for ordinal in 0..self.event_count() {
+            let tenant = self.tenants[ordinal];
+            if last_tenant.0 != tenant {
+                let number = self.find_tenant(Tenant(tenant)).expect("every event's tenant has an entry");
+                last_tenant = (tenant, starts[number as usize]);
+            }
+            events[(last_tenant.1 + self.places[ordinal]) as usize] = IndexEvent {
+                timestamp: self.timestamps[ordinal],
+                entity: self.entities[ordinal],
+                batch_offset: self.batch_offsets[ordinal],
+                record_offset: self.record_offsets[ordinal],
+                event_type: type_rank[self.types[ordinal] as usize],
+            };
+        }
+        let mut keys: Vec<u64> = self
+            .entity_entries
+            .iter()
+            .filter(|entry| entry.last != NO_EVENT)
+            .map(|entry| entity_filter_key(entry.tenant, entry.fingerprint as u64))
+            .collect();
+        let filter = crate::filter::build(&mut keys, identity.epoch);
+        let index = encode_index(identity, &slices, &types, &events, &filter);
+
+        let mut entries: Vec<RunEntry> = self
+            .entity_entries
+            .iter()
+            .filter(|entry| entry.last != NO_EVENT)
+            .map(|entry| RunEntry::new(entry.tenant, entry.fingerprint, entry.version, entry.position))
+            .collect();
+        entries.sort_unstable_by_key(RunEntry::key);
+        let mut keys: Vec<u64> = entries.iter().map(|entry| run_filter_key(entry.key())).collect();
+        let filter = crate::filter::build(&mut keys, identity.epoch);
+        let run = encode_run(identity.shard, identity.segment_number, identity.segment_number, &entries, &filter);
+        (index, run)
+    }
+
+    /// Last version and position of an entity by its run key, as far as this segment knows.
+    pub fn last_version(&self, tenant: Tenant, fingerprint: u128) -> Option<(Version, Position)> {
+        let entry = self.entity(self.find_entity(tenant, fingerprint)?);
+        debug_assert!(run_key(entry.tenant, entry.fingerprint) == run_key(tenant, fingerprint));
+        Some((entry.version, entry.position))
+    }
+
+    fn matches(&self, filter: &ActiveFilter, ordinal: usize) -> bool {
+        filter.since <= self.timestamps[ordinal]
+            && self.timestamps[ordinal] <= filter.until
+            && filter.types.contains(self.types[ordinal])
+            && filter.entity.is_none_or(|(_, low)| self.entities[ordinal] == low)
+    }
+
+    fn match_at(&self, ordinal: usize, position: Position) -> Match {
+        Match {
+            position,
+            timestamp: Micros(self.timestamps[ordinal]),
+            batch_offset: self.batch_offsets[ordinal],
+            record_offset: self.record_offsets[ordinal],
+        }
+    }
+
+    fn find_tenant(&self, tenant: Tenant) -> Option<u32> {
+        self.tenant_table.find(u64::from(tenant.0), |number| self.tenant_entries[number as usize].tenant == tenant)
+    }
+
+    fn tenant_number(&mut self, tenant: Tenant, first_position: Position) -> u32 {
+        if let Some(number) = self.find_tenant(tenant) {
+            return number;
+        }
+        let number = self.tenant_entries.len() as u32;
+        self.tenant_entries.push(TenantEntry {
+            tenant,
+            first_position,
+            next_position: first_position,
+            event_count: 0,
+            last: NO_EVENT,
+            last_received_at: Micros(i64::MIN),
+            timestamp_min: i64::MAX,
+            timestamp_max: i64::MIN,
+        });
+        let entries = &self.tenant_entries;
+        self.tenant_table.insert(u64::from(tenant.0), number, |n| u64::from(entries[n as usize].tenant.0));
+        number
+    }
+
+    fn type_number(&mut self, hash: u64, record: &[u8]) -> u32 {
+        let text = crate::format::record::record_type(record);
+        let entries = &self.type_entries;
+        let found = self.type_table.find(hash, |number| {
+            let entry = &entries[number as usize];
+            entry.hash == hash && entry.text.as_bytes() == text
+        });
+        if let Some(number) = found {
+            return number;
+        }
+        let text = std::str::from_utf8(text).expect("a record's type is UTF-8: it was encoded from a str, or checked when read");
+        let number = self.type_entries.len() as u32;
+        self.type_entries.push(TypeEntry { hash, text: text.into() });
+        let entries = &self.type_entries;
+        self.type_table.insert(hash, number, |n| entries[n as usize].hash);
+        number
+    }
+
+    fn find_tenant_type(&self, tenant: Tenant, event_type: u32) -> Option<u32> {
+        self.tenant_type_table.find(tenant_type_hash(tenant, event_type), |number| {
+            let entry = &self.tenant_type_entries[number as usize];
+            entry.tenant == tenant && entry.event_type == event_type
+        })
+    }
+
+    fn tenant_type_number(&mut self, tenant: Tenant, event_type: u32) -> u32 {
+        if let Some(number) = self.find_tenant_type(tenant, event_type) {
+            return number;
+        }
+        let number = self.tenant_type_entries.len() as u32;
+        self.tenant_type_entries.push(TenantTypeEntry { tenant, event_type, last: NO_EVENT });
+        let entries = &self.tenant_type_entries;
+        self.tenant_type_table.insert(tenant_type_hash(tenant, event_type), number, |n| {
+            let entry = &entries[n as usize];
+            tenant_type_hash(entry.tenant, entry.event_type)
+        });
+        number
+    }
+}
+
+fn tenant_type_hash(tenant: Tenant, event_type: u32) -> u64 {
+    u64::from(tenant.0) << 32 | u64::from(event_type)
+}

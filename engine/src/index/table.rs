@@ -1,0 +1,110 @@
+//! Open addressing from a hash to a small number, for keys that live elsewhere.
+//!
+//! Owns only slots; whoever owns the keys compares them. Hashes come in already mixed. Iteration does not exist,
+//! so nothing can depend on the order of a table.
+
+const EMPTY: u32 = 0;
+
+/// Invariant: fewer than half of the slots are taken; a slot holds `number + 1`.
+#[derive(Debug)]
+pub struct HashTable {
+    slots: Vec<u32>,
+    taken: usize,
+}
+
+impl HashTable {
+    pub fn new() -> HashTable {
+        HashTable { slots: vec![EMPTY; 64], taken: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.slots.fill(EMPTY);
+        self.taken = 0;
+    }
+
+    /// The number whose key is equal, searched from `hash`.
+    pub fn find(&self, hash: u64, is_equal: impl Fn(u32) -> bool) -> Option<u32> {
+        let mask = self.slots.len() - 1;
+        let mut at = spread(hash) & mask;
+        loop {
+            match self.slots[at] {
+                EMPTY => return None,
+                slot if is_equal(slot - 1) => return Some(slot - 1),
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+
+    /// Adds a number that is not there. `hash_of` gives the hash of any number that is, should the table grow.
+    pub fn insert(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
+        if (self.taken + 1) * 2 > self.slots.len() {
+            let bigger = vec![EMPTY; self.slots.len() * 2];
+            let slots = std::mem::replace(&mut self.slots, bigger);
+            for slot in slots.into_iter().filter(|&slot| slot != EMPTY) {
+                self.place(hash_of(slot - 1), slot);
+            }
+        }
+        self.taken += 1;
+        self.place(hash, number + 1);
+    }
+
+    /// Takes back the insertion of `number`. Only the most recent insertion may be taken back, so that no probe sequence breaks.
+    pub fn remove_last(&mut self, hash: u64, number: u32) {
+        let mask = self.slots.len() - 1;
+        let mut at = spread(hash) & mask;
+        while self.slots[at] != number + 1 {
+            assert!(self.slots[at] != EMPTY);
+            at = (at + 1) & mask;
+        }
+        self.slots[at] = EMPTY;
+        self.taken -= 1;
+    }
+
+    fn place(&mut self, hash: u64, slot: u32) {
+        let mask = self.slots.len() - 1;
+        let mut at = spread(hash) & mask;
+        while self.slots[at] != EMPTY {
+            at = (at + 1) & mask;
+        }
+        self.slots[at] = slot;
+    }
+}
+
+/// Fibonacci hashing: fingerprints are uniform already, small integers are not.
+fn spread(hash: u64) -> usize {
+    (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_inserted_is_found_and_nothing_else() {
+        let keys: Vec<u64> = (0..5_000).map(|i| i * 7).collect();
+        let mut table = HashTable::new();
+        for (number, &key) in keys.iter().enumerate() {
+            table.insert(key, number as u32, |n| keys[n as usize]);
+        }
+        for (number, &key) in keys.iter().enumerate() {
+            assert_eq!(table.find(key, |n| keys[n as usize] == key), Some(number as u32));
+        }
+        assert_eq!(table.find(1, |n| keys[n as usize] == 1), None);
+    }
+
+    #[test]
+    fn insertions_are_taken_back_in_reverse() {
+        let keys: Vec<u64> = (0..100).map(|i| i % 10).collect();
+        let mut table = HashTable::new();
+        for number in 0..100u32 {
+            table.insert(keys[number as usize], number, |n| keys[n as usize]);
+        }
+        for number in (40..100u32).rev() {
+            table.remove_last(keys[number as usize], number);
+        }
+        for number in 0..100u32 {
+            let found = table.find(keys[number as usize], |n| n == number);
+            assert_eq!(found.is_some(), number < 40);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What is refused, and what positions and versions an accepted batch gets.
+//!
+//! Must never: leave a trace of a refused batch in the index, or let a batch span two blocks.
+
+use crate::event::NO_EXPECTED_VERSION;
+use crate::format::batch::{encode_batch, head_bytes};
+use crate::format::block::{BLOCK_HEADER_BYTES, block_bytes};
+use crate::ids::{BlockSequence, Micros, Position, Version};
+use crate::limits::SHARD_TENANTS_MAX;
+use crate::shard::commit::{Durability, WaitingAck};
+use crate::shard::{Ack, AppendError, Appended, Now, Output, Pending, Shard, TenantState};
+
+/// Whether a batch can be placed now.
+enum Place {
+    Ready,
+    /// Something must complete first.
+    Later,
+    Never(AppendError),
+}
+
+impl Shard {
+    /// Admits pending batches in order until one has to wait.
+    pub(super) fn admit_pending(&mut self, now: Now, out: &mut Output) {
+        while let Some(pending) = self.pending.pop_front() {
+            if let Some(reason) = self.latch {
+                self.answer_refused(pending, AppendError::ReadOnly(reason), out);
+                continue;
+            }
+            match self.make_place(&pending, now, out) {
+                Place::Ready => self.admit(pending, now, out),
+                Place::Never(error) => self.answer_refused(pending, error, out),
+                Place::Later => {
+                    self.pending.push_front(pending);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes sure that the open block, its segment and the index can take the batch.
+    fn make_place(&mut self, pending: &Pending, now: Now, out: &mut Output) -> Place {
+        let event_count = pending.batch.event_count();
+        let batch_bytes = head_bytes(event_count) + pending.batch.records().len();
+        let largest = self.config.home.segment_bytes - crate::format::segment::SEGMENT_BLOCKS_FROM - self.checkpoint_bytes();
+        if block_bytes(batch_bytes) as u64 > largest || event_count > self.config.segment_events_max() {
+            return Place::Never(AppendError::TooLarge);
+        }
+        if self.tenants.len() >= SHARD_TENANTS_MAX && self.tenants.get(pending.batch.tenant()).is_none() {
+            return Place::Never(AppendError::TenantLimit);
+        }
+        loop {
+            let Some(segment) = &self.segment else {
+                return self.place_after_roll(now, out);
+            };
+            let used = self.open.as_ref().map_or(0, |open| open.used());
+            let fits_segment =
+                segment.write_offset + block_bytes(used + batch_bytes) as u64 <= self.config.home.segment_bytes;
+            let fits_index = self.active.event_count() + event_count <= self.config.segment_events_max()
+                && self.active.entity_count() + event_count <= self.config.segment_events_max();
+            if !fits_index || (!fits_segment && used == 0) {
+                match self.place_after_roll(now, out) {
+                    Place::Ready => continue,
+                    other => return other,
+                }
+            }
+            match &self.open {
+                Some(open) if fits_segment && open.room() >= batch_bytes => return Place::Ready,
+                Some(_) => {
+                    if !self.submit_open(now, out) {
+                        return Place::Later;
+                    }
+                }
+                None => {
+                    return if self.begin_block(batch_bytes) { Place::Ready } else { Place::Later };
+                }
+            }
+        }
+    }
+
+    fn place_after_roll(&mut self, now: Now, out: &mut Output) -> Place {
+        if self.roll(now, out) {
+            Place::Ready
+        } else if self.full_until_us.is_some() && self.in_flight.is_empty() && self.open.is_none() {
+            Place::Never(AppendError::StorageFull)
+        } else {
+            Place::Later
+        }
+    }
+
+    fn admit(&mut self, pending: Pending, now: Now, out: &mut Output) {
+        let Pending { ticket, mut batch } = pending;
+        self.pending_bytes -= batch.records().len();
+        if let Err(conflict) = self.take_versions(&mut batch) {
+            // The answer tells of state that may not be durable yet: it leaves with the prefix it depends on.
+            let depends_on = self.appended_sequence();
+            self.waiting.push_back(WaitingAck { sequence: depends_on, ack: Ack { ticket, batch, result: Err(conflict) } });
+            return;
+        }
+        let tenant = batch.tenant();
+        let state = self.tenants.get(tenant).copied().unwrap_or(TenantState {
+            tenant,
+            next_position: Position(1),
+            last_received_at: Micros(i64::MIN),
+        });
+        let received_at = now.wall.max(state.last_received_at);
+        let first_position = state.next_position;
+        let segment_offset = self.segment.as_ref().expect("make_place found a segment").write_offset;
+        let open = self.open.as_mut().expect("make_place opened a block");
+        let batch_offset = segment_offset as usize + BLOCK_HEADER_BYTES + open.used();
+        let batch_bytes = encode_batch(
+            open.free_bytes(),
+            tenant,
+            batch.source() as u8,
+            first_position,
+            received_at,
+            batch.keys.iter().map(|key| key.version),
+            batch.records(),
+        );
+        open.take(batch_bytes, batch.event_count());
+        self.active.append(&batch, &self.entity_numbers, batch_offset as u32, first_position, received_at);
+        self.tenants.set(TenantState {
+            tenant,
+            next_position: Position(first_position.0 + batch.event_count() as u64),
+            last_received_at: received_at,
+        });
+        self.next_ordinal += batch.event_count() as u64;
+        self.stats.batches_appended += 1;
+        self.stats.events_appended += batch.event_count() as u64;
+        let ack = Ack { ticket, batch, result: Ok(Appended { first_position, received_at }) };
+        match self.config.durability {
+            Durability::Commit => self.waiting.push_back(WaitingAck { sequence: self.next_sequence, ack }),
+            Durability::Interval { .. } | Durability::Memory => out.acks.push(ack),
+        }
+    }
+
+    /// Gives every event its version and leaves the entities' numbers in `entity_numbers`. On a conflict nothing has changed.
+    fn take_versions(&mut self, batch: &mut crate::event::EventBatch) -> Result<(), AppendError> {
+        let tenant = batch.tenant();
+        let entity_count_before = self.active.entity_count();
+        self.entity_numbers.clear();
+        self.versions.clear();
+        for event_index in 0..batch.keys.len() {
+            let key = batch.keys[event_index];
+            let number = match self.active.find_entity(tenant, key.entity) {
+                Some(number) => number,
+                None => {
+                    let (version, position) =
+                        self.older_version(tenant, key.entity).unwrap_or((Version(0), Position(0)));
+                    self.active.insert_entity(tenant, key.entity, version, position)
+                }
+            };
+            let current = self.active.entity(number).version;
+            if key.version != NO_EXPECTED_VERSION && key.version != current.0 {
+                for &undo in &self.entity_numbers {
+                    self.active.undo_version(undo);
+                }
+                self.active.remove_entities_from(entity_count_before);
+                return Err(AppendError::VersionConflict { event_index, expected: Version(key.version), current });
+            }
+            let version = self.active.next_version(number);
+            self.versions.push(version);
+            self.entity_numbers.push(number);
+        }
+        // Versions replace expectations only once nothing can fail: a refused batch goes back as it came.
+        for (key, &version) in batch.keys.iter_mut().zip(&self.versions) {
+            key.version = version;
+        }
+        Ok(())
+    }
+
+    fn answer_refused(&mut self, pending: Pending, error: AppendError, out: &mut Output) {
+        self.pending_bytes -= pending.batch.records().len();
+        out.acks.push(Ack { ticket: pending.ticket, batch: pending.batch, result: Err(error) });
+    }
+
+    /// Releases the answers whose blocks are durable.
+    pub(super) fn release_acks(&mut self, out: &mut Output) {
+        let safe: BlockSequence = match self.config.durability {
+            Durability::Commit => self.durable,
+            Durability::Interval { .. } | Durability::Memory => BlockSequence(u64::MAX),
+        };
+        while let Some(front) = self.waiting.front() {
+            if front.sequence > safe && !front.is_settled() {
+                return;
+            }
+            let waiting = self.waiting.pop_front().expect("front exists");
+            out.acks.push(waiting.ack);
+        }
+    }
+}

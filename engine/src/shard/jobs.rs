@@ -1,0 +1,209 @@
+//! Slow file work of a shard, done by a helper thread: prepare a segment, seal a full one, merge runs, retire.
+//!
+//! Every job is a plain function over the blocking half of the disk seam, so that the simulator can cut the power
+//! between any two of its steps. A file appears complete or not at all: written aside, synced, renamed, folder synced.
+
+use std::sync::Arc;
+
+use crate::format::index::{IndexError, IndexIdentity, IndexResident};
+use crate::format::run::{RunError, RunView};
+use crate::format::segment::SegmentHeader;
+use crate::ids::{Micros, SegmentNumber, ShardNumber};
+use crate::index::active::ActiveIndex;
+use crate::index::entities::merge_runs;
+use crate::index::sealed::{SealedSegment, SegmentFile};
+use crate::io::{Disk, DiskError, DiskFile, Fill, Site};
+use crate::limits::ALIGNMENT;
+use crate::shard::names::{ASIDE_SUFFIX, ShardEntry, free_path, index_path, log_path, parse_name, run_path};
+
+/// What every file of a shard says about where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardHome {
+    pub shard: ShardNumber,
+    pub dir: String,
+    pub instance: [u8; 16],
+    pub segment_bytes: u64,
+    /// Free space below which no new segment is made.
+    pub reserve_bytes: u64,
+}
+
+/// Work for the helper thread.
+#[derive(Debug)]
+pub enum Job {
+    /// Take a segment from the pool, or make one, and put it into the log under `number`.
+    Prepare { home: ShardHome, number: SegmentNumber, epoch: u64, now: Micros, fill: Fill },
+    /// Write the index and the run of a full segment. `sync_segment`: its blocks were not written durably.
+    Seal {
+        home: ShardHome,
+        index: Arc<ActiveIndex>,
+        segment: Arc<SegmentFile>,
+        identity: IndexIdentity,
+        sync_segment: bool,
+    },
+    /// Replace runs, newest first, by one.
+    Merge { home: ShardHome, runs: Vec<Arc<RunView>>, seed: u64 },
+    /// Put a segment that nobody reads any more back into the pool.
+    Retire { home: ShardHome, number: SegmentNumber },
+}
+
+/// The end of a job.
+#[derive(Debug)]
+pub enum JobDone {
+    Prepared { number: SegmentNumber, result: Result<Arc<SegmentFile>, JobError> },
+    Sealed { number: SegmentNumber, result: Result<(SealedSegment, RunView), JobError> },
+    Merged { result: Result<RunView, JobError> },
+    Retired { number: SegmentNumber, result: Result<(), JobError> },
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobError {
+    Disk(DiskError),
+    /// What was just written does not read back as an index or a run.
+    Index(IndexError),
+    Run(RunError),
+}
+
+impl From<DiskError> for JobError {
+    fn from(error: DiskError) -> JobError {
+        JobError::Disk(error)
+    }
+}
+
+impl Job {
+    /// Does the work. Takes as long as it takes; never called on a core.
+    pub fn run(self, disk: &dyn Disk) -> JobDone {
+        match self {
+            Job::Prepare { home, number, epoch, now, fill } => {
+                JobDone::Prepared { number, result: prepare(disk, &home, number, epoch, now, fill) }
+            }
+            Job::Seal { home, index, segment, identity, sync_segment } => {
+                let number = segment.number;
+                JobDone::Sealed { number, result: seal(disk, &home, &index, segment, &identity, sync_segment) }
+            }
+            Job::Merge { home, runs, seed } => JobDone::Merged { result: merge(disk, &home, &runs, seed) },
+            Job::Retire { home, number } => JobDone::Retired { number, result: retire(disk, &home, number) },
+        }
+    }
+}
+
+/// Puts a segment into the log: taken from the pool if there is one, else made. Its header is durable before its name is.
+pub fn prepare(
+    disk: &dyn Disk,
+    home: &ShardHome,
+    number: SegmentNumber,
+    epoch: u64,
+    now: Micros,
+    fill: Fill,
+) -> Result<Arc<SegmentFile>, JobError> {
+    let pooled = disk.list(&home.dir)?.into_iter().find_map(|name| match parse_name(&name) {
+        ShardEntry::Free(number) => Some(free_path(&home.dir, number)),
+        _ => None,
+    });
+    let (path, file) = match pooled {
+        Some(path) => {
+            let file = disk.open(&path)?;
+            if disk.file_bytes(&file)? == home.segment_bytes {
+                (path, file)
+            } else {
+                // Left half made by a crash, or of another configuration.
+                disk.remove(&path)?;
+                make(disk, home, number, fill)?
+            }
+        }
+        None => make(disk, home, number, fill)?,
+    };
+    let header =
+        SegmentHeader::new(home.shard.0, number, epoch, home.segment_bytes, now.0, home.instance);
+    disk.write(&file, 0, &header.to_page())?;
+    disk.sync(&file, Site::SegmentHeader)?;
+    disk.rename(&path, &log_path(&home.dir, number))?;
+    disk.sync_dir(&home.dir, Site::SegmentDir)?;
+    Ok(Arc::new(SegmentFile { number, epoch, file }))
+}
+
+fn make(
+    disk: &dyn Disk,
+    home: &ShardHome,
+    number: SegmentNumber,
+    fill: Fill,
+) -> Result<(String, DiskFile), JobError> {
+    if disk.free_bytes()? < home.segment_bytes + home.reserve_bytes {
+        return Err(JobError::Disk(DiskError::NoSpace));
+    }
+    let path = free_path(&home.dir, number);
+    let file = disk.create(&path, home.segment_bytes, fill)?;
+    disk.sync(&file, Site::SegmentFill)?;
+    Ok((path, file))
+}
+
+/// Seals a full segment: the run first, the index last, since the index is what says that the segment is sealed.
+pub fn seal(
+    disk: &dyn Disk,
+    home: &ShardHome,
+    index: &ActiveIndex,
+    segment: Arc<SegmentFile>,
+    identity: &IndexIdentity,
+    sync_segment: bool,
+) -> Result<(SealedSegment, RunView), JobError> {
+    if sync_segment {
+        disk.sync(&segment.file, Site::Interval)?;
+    }
+    let (index_bytes, run_bytes) = index.seal(identity);
+    let number = segment.number;
+    let run_file = publish(disk, &home.dir, &run_path(&home.dir, number.0, number.0), &run_bytes, Site::RunFile, Site::RunDir)?;
+    let run = RunView::open(disk.map(&run_file, run_bytes.len() as u64)?).map_err(JobError::Run)?;
+    let index_file =
+        publish(disk, &home.dir, &index_path(&home.dir, number), &index_bytes, Site::IndexFile, Site::IndexDir)?;
+    let resident_bytes = IndexResident::resident_bytes(&index_bytes).map_err(JobError::Index)?;
+    let map = disk.map(&index_file, resident_bytes)?;
+    let resident = IndexResident::open(map, index_bytes.len() as u64).map_err(JobError::Index)?;
+    Ok((SealedSegment { segment, index_file, resident }, run))
+}
+
+fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) -> Result<RunView, JobError> {
+    let bytes = merge_runs(runs, seed);
+    let (from, to) = (runs[runs.len() - 1].segments().0, runs[0].segments().1);
+    let file = publish(disk, &home.dir, &run_path(&home.dir, from, to), &bytes, Site::RunFile, Site::RunDir)?;
+    let merged = RunView::open(disk.map(&file, bytes.len() as u64)?).map_err(JobError::Run)?;
+    // The merged run is durable under its name: the ones it covers may go, in any order, at any time.
+    for run in runs {
+        let (from, to) = run.segments();
+        disk.remove(&run_path(&home.dir, from, to))?;
+    }
+    Ok(merged)
+}
+
+fn retire(disk: &dyn Disk, home: &ShardHome, number: SegmentNumber) -> Result<(), JobError> {
+    disk.rename(&log_path(&home.dir, number), &free_path(&home.dir, number))?;
+    match disk.remove(&index_path(&home.dir, number)) {
+        Ok(()) | Err(DiskError::NotFound) => {}
+        Err(error) => return Err(error.into()),
+    }
+    disk.sync_dir(&home.dir, Site::RetireDir)?;
+    Ok(())
+}
+
+/// Writes a file aside, makes it durable, gives it its name and makes that durable too.
+pub fn publish(
+    disk: &dyn Disk,
+    dir: &str,
+    path: &str,
+    bytes: &[u8],
+    file_site: Site,
+    dir_site: Site,
+) -> Result<DiskFile, DiskError> {
+    let aside = format!("{path}{ASIDE_SUFFIX}");
+    match disk.remove(&aside) {
+        Ok(()) | Err(DiskError::NotFound) => {}
+        Err(error) => return Err(error),
+    }
+    let file = disk.create(&aside, bytes.len() as u64, Fill::Allocate)?;
+    for (part_index, part) in bytes.chunks(256 * ALIGNMENT).enumerate() {
+        disk.write(&file, (part_index * 256 * ALIGNMENT) as u64, part)?;
+    }
+    disk.sync(&file, file_site)?;
+    disk.rename(&aside, path)?;
+    disk.sync_dir(dir, dir_site)?;
+    Ok(file)
+}
