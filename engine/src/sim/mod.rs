@@ -1,0 +1,8 @@
+//! The simulated machine: a disk with faults and the randomness that drives it.
+//!
+//! Owns everything that lets a whole shard live, lose power and recover inside one thread, from one seed.
+//! Must never: read a clock, start a thread, or do anything that the seed does not decide.
+
+pub mod rng;
+
+pub use rng::Rng;
