@@ -1,8 +1,10 @@
 //! A durable, multi-tenant, thread-per-core event log.
 
 pub mod event;
+pub mod filter;
 pub mod format;
 pub mod ids;
 pub mod io;
 pub mod limits;
 pub mod query;
+pub mod sim;

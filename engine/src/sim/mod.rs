@@ -1,0 +1,10 @@
+//! The simulated machine: a disk with faults and the randomness that drives it.
+//!
+//! Owns everything that lets a whole shard live, lose power and recover inside one thread, from one seed.
+//! Must never: read a clock, start a thread, or do anything that the seed does not decide.
+
+pub mod disk;
+pub mod rng;
+
+pub use disk::{Fault, FaultRates, SimDisk};
+pub use rng::Rng;
