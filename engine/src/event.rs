@@ -111,6 +111,16 @@ impl EventBatch {
         EventBatch { tenant, source, fingerprint, records: Vec::new(), keys: Vec::new() }
     }
 
+    /// A batch as it was read back from disk.
+    pub(crate) fn from_parts(
+        tenant: Tenant,
+        fingerprint: FingerprintKey,
+        records: Vec<u8>,
+        keys: Vec<EventKey>,
+    ) -> EventBatch {
+        EventBatch { tenant, source: Source::Engine, fingerprint, records, keys }
+    }
+
     /// Encodes one event at the end of the batch.
     pub fn push(&mut self, event: EventInput<'_>) -> Result<(), EventError> {
         check_text(event.event_type, TYPE_BYTES_MAX).map_err(|bytes| match bytes {

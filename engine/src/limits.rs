@@ -51,6 +51,9 @@ pub const SEALING_SEGMENTS_MAX: usize = 2;
 /// Tenants of one shard that have a position. Their checkpoint opens every segment at 32 bytes each.
 pub const SHARD_TENANTS_MAX: usize = 1 << 19;
 
+/// Positions of a tenant: what an event id has room for.
+pub const POSITION_MAX: u64 = (1 << 42) - 1;
+
 /// Batches that wait in a shard for admission, and their encoded bytes.
 pub const PENDING_BATCHES_MAX: usize = 65_536;
 pub const PENDING_BYTES_MAX: usize = 64 << 20;

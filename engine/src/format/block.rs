@@ -18,6 +18,9 @@ pub const BLOCK_HEADER_BYTES: usize = 128;
 /// Where the checksummed part of the header begins.
 pub const BLOCK_HEADER_CRC_FROM: usize = 12;
 
+/// The writer waited for the durable prefix before it went beyond the in-flight window: `commit` durability.
+pub const BLOCK_FLAG_WINDOWED: u8 = 0b0001_0000;
+
 /// Flags a reader may ignore when it does not know them; any other unknown flag refuses the log.
 pub const BLOCK_FLAGS_IGNORABLE: u8 = 0b1111_0000;
 

@@ -16,7 +16,7 @@ use crate::limits::ALIGNMENT;
 
 pub const INDEX_MAGIC: [u8; 8] = *b"RLINDEX1";
 pub const INDEX_VERSION: u16 = 1;
-pub const INDEX_HEADER_BYTES: usize = 168;
+pub const INDEX_HEADER_BYTES: usize = 160;
 /// Where the checksummed part of the header begins.
 pub const INDEX_HEADER_CRC_FROM: usize = 12;
 pub const INDEX_TENANT_BYTES: usize = 48;

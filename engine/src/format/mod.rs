@@ -7,5 +7,6 @@ pub mod checkpoint;
 pub mod index;
 pub mod record;
 pub mod run;
+pub mod scan;
 pub mod segment;
 pub mod superblock;

@@ -215,6 +215,18 @@ impl ActiveIndex {
         number
     }
 
+    /// The entity's number, with the version that one of its events in this segment has.
+    pub fn restore_entity(&mut self, tenant: Tenant, fingerprint: u128, version: Version) -> u32 {
+        match self.find_entity(tenant, fingerprint) {
+            Some(number) => {
+                let entry = &mut self.entity_entries[number as usize];
+                entry.version = entry.version.max(version);
+                number
+            }
+            None => self.insert_entity(tenant, fingerprint, version, Position(0)),
+        }
+    }
+
     /// Takes back every entity inserted since there were `count`.
     pub fn remove_entities_from(&mut self, count: usize) {
         while self.entity_entries.len() > count {

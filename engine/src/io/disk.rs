@@ -79,10 +79,12 @@ pub enum Site {
     QuarantineDir,
     /// Zeros over a cut tail.
     TailWipe,
+    /// What recovery found, before it is shown: it may sit in a volatile cache if only the process died.
+    Recovery,
 }
 
 impl Site {
-    pub const ALL: [Site; 16] = [
+    pub const ALL: [Site; 17] = [
         Site::Block,
         Site::Interval,
         Site::Superblock,
@@ -99,6 +101,7 @@ impl Site {
         Site::QuarantineFile,
         Site::QuarantineDir,
         Site::TailWipe,
+        Site::Recovery,
     ];
 }
 
@@ -124,6 +127,11 @@ impl DiskFile {
     /// A handle that only `sim::SimDisk` can serve.
     pub fn simulated(inode: u64) -> DiskFile {
         DiskFile(Arc::new(FileInner::Simulated(inode)))
+    }
+
+    /// Whether both are clones of one open file.
+    pub fn is_same(&self, other: &DiskFile) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The inode number given to `simulated`; `None` for a real file.

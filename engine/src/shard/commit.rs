@@ -8,7 +8,7 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32, U64};
 
-use crate::format::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, block_bytes, empty_header, finish_block};
+use crate::format::block::{BLOCK_FLAG_WINDOWED, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, block_bytes, empty_header, finish_block};
 use crate::format::checkpoint::{CHECKPOINT_ENTRY_BYTES, CheckpointEntry};
 use crate::ids::{BlockSequence, SegmentNumber};
 use crate::io::{Buffer, DiskDone, DiskOp, Persist};
@@ -181,7 +181,9 @@ impl Shard {
         let segment = self.segment.as_mut().expect("blocks are submitted into a segment");
         let sequence = self.next_sequence;
         let offset = segment.write_offset;
+        let is_windowed = self.config.durability == Durability::Commit;
         let header = BlockHeader {
+            flags: if is_windowed { BLOCK_FLAG_WINDOWED } else { 0 },
             epoch: U64::new(segment.file.epoch),
             sequence: U64::new(sequence.0),
             segment_offset: U64::new(offset),

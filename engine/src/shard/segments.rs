@@ -164,7 +164,9 @@ impl Shard {
                 assert!(file.number == number);
                 self.next = NextSegment::Ready(file);
             }
-            JobDone::Prepared { result: Err(error), .. } => {
+            JobDone::Prepared { number, result: Err(error) } => {
+                // Numbers of used segments have no holes.
+                self.segment_number_next = number;
                 self.next = NextSegment::None;
                 self.job_failed(error, now);
             }
@@ -257,6 +259,14 @@ impl Shard {
     }
 
     fn retire_due(&mut self) -> Option<Job> {
+        // The open segment's checkpoint carries the state that the retired one leaves behind.
+        let safe = match self.config.durability {
+            Durability::Commit | Durability::Interval { .. } => self.durable,
+            Durability::Memory => self.written,
+        };
+        if !self.segment.as_ref().is_some_and(|open| open.first_sequence <= safe) {
+            return None;
+        }
         // Ours is the last reference: no snapshot, query or place names the segment any more.
         let is_free = |sealed: &Arc<crate::index::sealed::SealedSegment>| {
             Arc::strong_count(sealed) == 1 && Arc::strong_count(&sealed.segment) == 1

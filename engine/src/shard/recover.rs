@@ -1,0 +1,836 @@
+//! Opening a shard: what is on disk becomes its state, and nothing acknowledged is ever cut.
+//!
+//! ```text
+//! sealed segments: summaries only ─► unsealed segments: every block ─► the end of the log
+//!                                                                        │ torn tail: quarantined, cut, wiped
+//!                                                                        └ damage:    left as it is, read-only
+//! ```
+//! W is the highest durable sequence that any valid block carries. A bad block at or below W, or with a valid block of
+//! this life further beyond it than the in-flight window, had been acknowledged. Crashing anywhere in here leads to the same state.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::event::{EventBatch, EventKey, FingerprintKey};
+use crate::format::batch::BatchView;
+use crate::format::block::{BLOCK_FLAG_WINDOWED, BlockKind};
+use crate::format::checkpoint::checkpoint_entries;
+use crate::format::index::{IndexIdentity, IndexResident};
+use crate::format::record::Record;
+use crate::format::run::RunView;
+use crate::format::scan::{Expected, FoundBlock, LogEnd, SegmentBytes};
+use crate::format::segment::{SEGMENT_BLOCKS_FROM, SegmentError, SegmentHeader};
+use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, Tenant, Version};
+use crate::index::active::ActiveIndex;
+use crate::index::entities::EntityDirectory;
+use crate::index::sealed::{SealedSegment, SegmentFile, Snapshot};
+use crate::io::{Buffer, BufferPool, Disk, DiskError, DiskFile, Fill, Site};
+use crate::limits::{ALIGNMENT, IN_FLIGHT_BLOCKS_MAX, POSITION_MAX};
+use crate::shard::jobs::{JobError, seal};
+use crate::shard::names::{
+    QUARANTINE_DIR, ShardEntry, free_path, index_path, log_path, parse_name, quarantine_path, run_path,
+};
+use crate::shard::segments::{Frozen, NextSegment, OpenSegment};
+use crate::shard::{Now, ReadOnly, Shard, ShardConfig, ShardStats, TenantState, TenantStates};
+
+/// Why a shard cannot be opened at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenError {
+    Disk(DiskError),
+    /// Sealing a full segment failed.
+    Seal(JobError),
+}
+
+impl From<DiskError> for OpenError {
+    fn from(error: DiskError) -> OpenError {
+        OpenError::Disk(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Disk(error) => write!(f, "{error}"),
+            OpenError::Seal(error) => write!(f, "sealing a full segment failed: {error:?}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// What opening a shard found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    pub segments_sealed: usize,
+    /// Segments that had to be read block by block; one is normal.
+    pub segments_scanned: usize,
+    /// Sealed segments whose index or entity run did not verify and was made again.
+    pub indexes_rebuilt: usize,
+    pub blocks: u64,
+    pub events: u64,
+    pub tail: Option<CutTail>,
+    pub damage: Vec<Damage>,
+}
+
+/// The end of the log was torn: what lay there had never been acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutTail {
+    pub segment: SegmentNumber,
+    pub offset: u64,
+    pub sequence: BlockSequence,
+    /// Copies of what was cut, if anything of this life was in it.
+    pub quarantined: Vec<String>,
+}
+
+/// Acknowledged data that does not verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub segment: SegmentNumber,
+    /// Byte range within the segment.
+    pub from: u64,
+    pub to: u64,
+    /// Blocks that are missing, inclusive; `None` if it cannot be told.
+    pub sequences: Option<(BlockSequence, BlockSequence)>,
+    /// Positions that are missing, inclusive, of every tenant that later blocks tell of.
+    pub positions: Vec<(Tenant, Position, Position)>,
+}
+
+/// A segment of the log as it was found.
+struct Found {
+    number: SegmentNumber,
+    segment: Arc<SegmentFile>,
+    sealed: Option<Arc<SealedSegment>>,
+}
+
+/// What scanning builds up.
+struct Builder<'a> {
+    fingerprint: FingerprintKey,
+    tenants: TenantStates,
+    index: ActiveIndex,
+    next_ordinal: u64,
+    watermark: BlockSequence,
+    last_content: BlockSequence,
+    last_crc: Option<u32>,
+    report: &'a mut RecoveryReport,
+}
+
+impl Shard {
+    /// Opens a shard from whatever its folder holds. The folder exists and its name is durable.
+    /// `seed` feeds the epochs of segments that this life of the shard prepares.
+    pub fn open(
+        disk: &dyn Disk,
+        config: ShardConfig,
+        pool: BufferPool,
+        now: Now,
+        seed: u64,
+    ) -> Result<(Shard, RecoveryReport), OpenError> {
+        let mut report = RecoveryReport::default();
+        let dir = config.home.dir.clone();
+        let names: Vec<ShardEntry> = disk.list(&dir)?.iter().map(|name| parse_name(name)).collect();
+        remove_leftovers(disk, &dir, &names)?;
+        let mut entities = open_runs(disk, &dir, config.home.shard.0, &names)?;
+        let mut found = open_segments(disk, &config, &names, &entities, &mut report)?;
+
+        let mut builder = Builder {
+            fingerprint: config.fingerprint,
+            tenants: TenantStates::new(),
+            index: ActiveIndex::new(config.segment_events_max()),
+            next_ordinal: 0,
+            watermark: BlockSequence(0),
+            last_content: BlockSequence(0),
+            last_crc: None,
+            report: &mut report,
+        };
+        let mut expected = Expected { sequence: BlockSequence(1), previous_crc: None };
+        let mut frozen = VecDeque::new();
+        let mut open: Option<OpenSegment> = None;
+        let mut cut: Option<(usize, u64)> = None;
+        let mut end_is_lost = false;
+        // The last segment that holds something.
+        let mut last_used: Option<usize> = None;
+
+        for place in 0..found.len() {
+            if let Some(sealed) = &found[place].sealed {
+                let identity = sealed.resident.identity();
+                let starts_as_expected = place == 0 || identity.first_sequence == expected.sequence.0;
+                if !starts_as_expected {
+                    builder.note_gap(found[place].number, expected.sequence, identity.first_sequence);
+                }
+                expected = Expected {
+                    sequence: BlockSequence(identity.last_sequence + 1),
+                    previous_crc: Some(identity.last_block_crc),
+                };
+                builder.next_ordinal = identity.next_ordinal;
+                builder.watermark = builder.watermark.max(BlockSequence(identity.last_sequence));
+                builder.last_crc = Some(identity.last_block_crc);
+                last_used = Some(place);
+                continue;
+            }
+            builder.report.segments_scanned += 1;
+            let bytes = read_whole(disk, &found[place].segment.file, config.home.segment_bytes)?;
+            let segment = SegmentBytes {
+                shard: config.home.shard.0,
+                number: found[place].number,
+                epoch: found[place].segment.epoch,
+                bytes: &bytes,
+            };
+            if place == 0 {
+                // The oldest segment says itself where it begins.
+                if let Ok(first) = segment.block_at(SEGMENT_BLOCKS_FROM) {
+                    expected = Expected { sequence: first.header.sequence(), previous_crc: None };
+                }
+            }
+            let later = LaterBlocks::read(disk, &config, &found[place + 1..])?;
+            builder.index.clear();
+            let scanned = builder.scan(&segment, &mut expected, &later);
+            if scanned.blocks > 0 {
+                last_used = Some(place);
+            }
+            match scanned.end {
+                ScanEnd::Tail => {
+                    cut = Some((place, scanned.offset));
+                    if scanned.blocks > 0 {
+                        open = Some(OpenSegment {
+                            file: Arc::clone(&found[place].segment),
+                            write_offset: scanned.offset,
+                            first_sequence: scanned.first_sequence,
+                        });
+                    }
+                    break;
+                }
+                ScanEnd::LostEnd => {
+                    end_is_lost = true;
+                    open = Some(OpenSegment {
+                        file: Arc::clone(&found[place].segment),
+                        write_offset: scanned.offset,
+                        first_sequence: scanned.first_sequence,
+                    });
+                    break;
+                }
+                ScanEnd::GoesOn => {
+                    let identity = IndexIdentity {
+                        shard: config.home.shard.0,
+                        segment_number: found[place].number.0,
+                        epoch: found[place].segment.epoch,
+                        first_sequence: scanned.first_sequence.0,
+                        last_sequence: expected.sequence.0 - 1,
+                        next_ordinal: builder.next_ordinal,
+                        last_block_crc: builder.last_crc.unwrap_or(0),
+                    };
+                    let visible = builder.index.event_count();
+                    builder.index.set_visible(visible);
+                    let segment = Arc::clone(&found[place].segment);
+                    if builder.index.has_gap() || !builder.report.damage.is_empty() {
+                        let index = std::mem::replace(&mut builder.index, ActiveIndex::new(config.segment_events_max()));
+                        frozen.push_back(Frozen::new(segment, identity, index));
+                    } else {
+                        let (sealed, run) = seal(disk, &config.home, &builder.index, segment, &identity, true)
+                            .map_err(OpenError::Seal)?;
+                        if !entities.covers(found[place].number.0) {
+                            entities.push(Arc::new(run));
+                        }
+                        found[place].sealed = Some(Arc::new(sealed));
+                    }
+                }
+            }
+        }
+
+        let sealed: Vec<Arc<SealedSegment>> = found.iter().filter_map(|segment| segment.sealed.clone()).collect();
+        if open.is_none() {
+            // No segment is open: the state is what the last sealed one leaves behind.
+            builder.index.clear();
+            if let Some(last) = sealed.last() {
+                builder.load_state(disk, &config, last)?;
+            }
+        }
+        let visible = builder.index.event_count();
+        builder.index.set_visible(visible);
+        if !runs_are_whole(&found, &entities) {
+            builder.note_gap(SegmentNumber(0), BlockSequence(0), 0);
+        }
+        let is_damaged = end_is_lost || !builder.report.damage.is_empty();
+        if !is_damaged {
+            let keep = last_used.map_or(0, |place| place + 1);
+            let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence)?;
+            builder.report.tail = tail;
+            if let Some(open) = &open {
+                // What recovery found may still sit in a volatile cache, if only the process died. It is about to be shown.
+                disk.sync(&open.file.file, Site::Recovery)?;
+            }
+        }
+
+        let last_number = last_used.map_or(0, |place| found[place].number.0);
+        let run_number = entities.runs().first().map_or(0, |run| run.segments().1);
+        let Builder { tenants, index, next_ordinal, watermark, last_content, last_crc, .. } = builder;
+        report.segments_sealed = sealed.len();
+        let durable = BlockSequence(expected.sequence.0 - 1);
+        let shard = Shard {
+            pool,
+            tenants,
+            entities,
+            active: index,
+            spare_indexes: Vec::new(),
+            frozen,
+            snapshot: Arc::new(Snapshot { segments: sealed }),
+            retiring: Vec::new(),
+            segment: open,
+            next: NextSegment::None,
+            segment_number_next: SegmentNumber(last_number.max(run_number) + 1),
+            open: None,
+            in_flight: VecDeque::new(),
+            waiting: VecDeque::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            next_sequence: expected.sequence,
+            next_ordinal,
+            last_block_crc: last_crc.unwrap_or(0),
+            written: durable,
+            durable,
+            announced: watermark.min(durable),
+            last_content,
+            quiet_since_us: None,
+            commit_at_us: now.monotonic_us,
+            sync_in_flight: None,
+            unsynced: Vec::new(),
+            sync_at_us: now.monotonic_us,
+            full_until_us: None,
+            latch: if is_damaged { Some(ReadOnly::Damaged) } else { None },
+            closing: false,
+            job_in_flight: false,
+            seed,
+            entity_numbers: Vec::new(),
+            versions: Vec::new(),
+            stats: ShardStats::default(),
+            config,
+        };
+        Ok((shard, report))
+    }
+}
+
+/// How the scan of one segment ended.
+enum ScanEnd {
+    /// The log goes on in the next segment.
+    GoesOn,
+    /// Here the log ends; what lies beyond was never acknowledged.
+    Tail,
+    /// Here the log ends in damage: acknowledged blocks are missing.
+    LostEnd,
+}
+
+struct Scanned {
+    end: ScanEnd,
+    /// Where the next block would go.
+    offset: u64,
+    first_sequence: BlockSequence,
+    blocks: u64,
+}
+
+/// What the segments behind the one being scanned say about it.
+struct LaterBlocks {
+    /// Sequence and chain of the next segment's first block.
+    first: Option<(BlockSequence, u32)>,
+    highest: BlockSequence,
+    watermark: BlockSequence,
+}
+
+impl LaterBlocks {
+    fn read(disk: &dyn Disk, config: &ShardConfig, segments: &[Found]) -> Result<LaterBlocks, DiskError> {
+        let mut later = LaterBlocks { first: None, highest: BlockSequence(0), watermark: BlockSequence(0) };
+        for (place, found) in segments.iter().enumerate() {
+            if let Some(sealed) = &found.sealed {
+                let identity = sealed.resident.identity();
+                later.highest = later.highest.max(BlockSequence(identity.last_sequence));
+                later.watermark = later.watermark.max(BlockSequence(identity.last_sequence));
+                if place == 0 {
+                    // The index does not keep the chain of the first block; its number decides.
+                    later.first = Some((BlockSequence(identity.first_sequence), u32::MAX));
+                }
+                continue;
+            }
+            let bytes = read_whole(disk, &found.segment.file, config.home.segment_bytes)?;
+            let segment = SegmentBytes {
+                shard: config.home.shard.0,
+                number: found.number,
+                epoch: found.segment.epoch,
+                bytes: &bytes,
+            };
+            for block in segment.blocks_from(SEGMENT_BLOCKS_FROM) {
+                if place == 0 && block.offset == SEGMENT_BLOCKS_FROM {
+                    later.first = Some((block.header.sequence(), block.header.previous_crc.get()));
+                }
+                if block.header.flags & BLOCK_FLAG_WINDOWED != 0 {
+                    later.highest = later.highest.max(block.header.sequence());
+                }
+                later.watermark = later.watermark.max(BlockSequence(block.header.durable_sequence.get()));
+            }
+        }
+        Ok(later)
+    }
+
+    fn goes_on_with(&self, expected: &Expected) -> bool {
+        self.first.is_some_and(|(sequence, crc)| {
+            sequence == expected.sequence && (crc == u32::MAX || expected.previous_crc.is_none_or(|known| known == crc))
+        })
+    }
+}
+
+impl Builder<'_> {
+    /// Takes every block of a segment that belongs to the log, and says how the log goes on.
+    fn scan(&mut self, segment: &SegmentBytes<'_>, expected: &mut Expected, later: &LaterBlocks) -> Scanned {
+        let mut offset = SEGMENT_BLOCKS_FROM;
+        let mut scanned =
+            Scanned { end: ScanEnd::GoesOn, offset, first_sequence: expected.sequence, blocks: 0 };
+        let mut gap: Option<Damage> = None;
+        loop {
+            let end = match segment.expected_at(offset, expected) {
+                Ok(block) => match self.take_block(&block, &mut gap) {
+                    Some(()) => {
+                        offset += block.header.block_bytes();
+                        scanned.offset = offset;
+                        scanned.blocks += 1;
+                        *expected = Expected {
+                            sequence: BlockSequence(expected.sequence.0 + 1),
+                            previous_crc: Some(block.header.header_crc.get()),
+                        };
+                        self.last_crc = Some(block.header.header_crc.get());
+                        continue;
+                    }
+                    None => LogEnd::Bad(crate::format::block::BlockError::BodyCrc),
+                },
+                Err(end) => end,
+            };
+            if later.goes_on_with(expected) {
+                break;
+            }
+            let beyond = segment.blocks_from(offset);
+            let beyond: Vec<_> = beyond.iter().filter(|block| block.header.sequence() > expected.sequence).collect();
+            let watermark = beyond
+                .iter()
+                .map(|block| BlockSequence(block.header.durable_sequence.get()))
+                .fold(self.watermark.max(later.watermark), BlockSequence::max);
+            let highest = beyond
+                .iter()
+                .filter(|block| block.header.flags & BLOCK_FLAG_WINDOWED != 0)
+                .map(|block| block.header.sequence())
+                .fold(later.highest, BlockSequence::max);
+            let was_acknowledged =
+                expected.sequence <= watermark || highest.0 >= expected.sequence.0 + IN_FLIGHT_BLOCKS_MAX;
+            if !was_acknowledged {
+                scanned.end = ScanEnd::Tail;
+                break;
+            }
+            debug_assert!(end != LogEnd::Full || later.first.is_some() || expected.sequence <= watermark);
+            let resume = beyond.first().map(|block| (block.offset, block.header.sequence()));
+            let to = resume.map_or(segment.bytes.len() as u64, |(offset, _)| offset);
+            let next = resume.map(|(_, sequence)| sequence).or(later.first.map(|(sequence, _)| sequence));
+            let damage = Damage {
+                segment: segment.number,
+                from: offset,
+                to,
+                sequences: Some((expected.sequence, next.map_or(watermark, |next| BlockSequence(next.0 - 1)))),
+                positions: Vec::new(),
+            };
+            self.report.damage.push(damage.clone());
+            gap = Some(damage);
+            if let Some((at, sequence)) = resume {
+                offset = at;
+                *expected = Expected { sequence, previous_crc: None };
+            } else if let Some(next) = next {
+                *expected = Expected { sequence: next, previous_crc: None };
+                break;
+            } else {
+                scanned.end = ScanEnd::LostEnd;
+                break;
+            }
+        }
+        scanned
+    }
+
+    /// Takes one block into the state. `None`: its body is not what its kind says, whatever its checksum.
+    fn take_block(&mut self, block: &FoundBlock<'_>, gap: &mut Option<Damage>) -> Option<()> {
+        match block.kind {
+            BlockKind::Checkpoint => {
+                for entry in checkpoint_entries(block.body)? {
+                    self.tenants.set(TenantState {
+                        tenant: Tenant(entry.tenant.get()),
+                        next_position: Position(entry.next_position.get()),
+                        last_received_at: Micros(entry.last_received_at.get()),
+                    });
+                }
+            }
+            BlockKind::Data => {
+                let batches = restore_batches(block.body, self.fingerprint)?;
+                let mut next: Vec<(Tenant, Position)> = Vec::new();
+                for restored in &batches {
+                    // Positions only grow. Checked before anything is taken, so that a block is taken whole or not at all.
+                    let tenant = restored.batch.tenant();
+                    let known = next.iter().rev().find(|known| known.0 == tenant).map(|known| known.1);
+                    let known = known.or_else(|| self.tenants.get(tenant).map(|state| state.next_position));
+                    let first = restored.first_position;
+                    if first < known.unwrap_or(Position(1)) || first.0 > POSITION_MAX {
+                        return None;
+                    }
+                    next.push((tenant, Position(first.0 + restored.batch.event_count() as u64)));
+                }
+                for restored in batches {
+                    self.take_batch(block, restored, gap);
+                }
+            }
+            BlockKind::Watermark => {}
+        }
+        self.next_ordinal = block.header.first_ordinal.get() + u64::from(block.header.event_count.get());
+        self.watermark = self.watermark.max(BlockSequence(block.header.durable_sequence.get()));
+        if block.kind != BlockKind::Watermark {
+            self.last_content = block.header.sequence();
+        }
+        self.report.blocks += 1;
+        Some(())
+    }
+
+    fn take_batch(&mut self, block: &FoundBlock<'_>, restored: Restored, gap: &mut Option<Damage>) {
+        let Restored { batch, body_offset, first_position, received_at, versions } = restored;
+        let tenant = batch.tenant();
+        let known = self.tenants.get(tenant).map_or(Position(1), |state| state.next_position);
+        if known < first_position && gap.is_some() {
+            let lost = (tenant, known, Position(first_position.0 - 1));
+            if let Some(damage) = self.report.damage.last_mut() {
+                damage.positions.push(lost);
+            }
+        }
+        let numbers: Vec<u32> = batch
+            .keys()
+            .iter()
+            .zip(&versions)
+            .map(|(key, &version)| self.index.restore_entity(tenant, key.entity, Version(version)))
+            .collect();
+        let batch_offset = block.offset as usize + crate::format::block::BLOCK_HEADER_BYTES + body_offset;
+        self.index.append(&batch, &numbers, batch_offset as u32, first_position, received_at);
+        self.tenants.set(TenantState {
+            tenant,
+            next_position: Position(first_position.0 + batch.event_count() as u64),
+            last_received_at: received_at,
+        });
+        self.report.events += batch.event_count() as u64;
+    }
+
+    /// The state that a sealed segment leaves behind: its checkpoint, moved on by its own events.
+    fn load_state(&mut self, disk: &dyn Disk, config: &ShardConfig, sealed: &SealedSegment) -> Result<(), DiskError> {
+        let bytes = read_whole(disk, &sealed.segment.file, config.home.segment_bytes)?;
+        let segment = SegmentBytes {
+            shard: config.home.shard.0,
+            number: sealed.segment.number,
+            epoch: sealed.segment.epoch,
+            bytes: &bytes,
+        };
+        let checkpoint = segment.block_at(SEGMENT_BLOCKS_FROM).ok();
+        let entries = checkpoint.as_ref().and_then(|block| checkpoint_entries(block.body));
+        match entries {
+            Some(entries) => {
+                for entry in entries {
+                    self.tenants.set(TenantState {
+                        tenant: Tenant(entry.tenant.get()),
+                        next_position: Position(entry.next_position.get()),
+                        last_received_at: Micros(entry.last_received_at.get()),
+                    });
+                }
+            }
+            None => self.report.damage.push(Damage {
+                segment: sealed.segment.number,
+                from: SEGMENT_BLOCKS_FROM,
+                to: SEGMENT_BLOCKS_FROM + ALIGNMENT as u64,
+                sequences: None,
+                positions: Vec::new(),
+            }),
+        }
+        for entry in sealed.resident.tenants() {
+            self.tenants.set(TenantState {
+                tenant: Tenant(entry.tenant.get()),
+                next_position: Position(entry.first_position.get() + u64::from(entry.event_count.get())),
+                last_received_at: Micros(entry.last_received_at.get()),
+            });
+        }
+        self.last_content = BlockSequence(sealed.resident.identity().last_sequence);
+        Ok(())
+    }
+
+    fn note_gap(&mut self, segment: SegmentNumber, expected: BlockSequence, found: u64) {
+        self.report.damage.push(Damage {
+            segment,
+            from: 0,
+            to: 0,
+            sequences: if expected.0 < found { Some((expected, BlockSequence(found - 1))) } else { None },
+            positions: Vec::new(),
+        });
+    }
+}
+
+/// A batch as it was read back.
+struct Restored {
+    batch: EventBatch,
+    body_offset: usize,
+    first_position: Position,
+    received_at: Micros,
+    versions: Vec<u64>,
+}
+
+/// Reads every batch of a block's body back, or `None` if one of them is not what it says.
+fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Option<Vec<Restored>> {
+    let mut restored = Vec::new();
+    let mut at = 0;
+    while at < body.len() {
+        let bytes = &body[at..];
+        let view = BatchView::parse(bytes).ok()?;
+        let records = bytes.get(view.head_bytes()..view.batch_bytes())?;
+        let mut keys = Vec::with_capacity(view.event_count());
+        let mut record_at = 0;
+        for _ in 0..view.event_count() {
+            let record = Record::parse(&records[record_at..]).ok()?;
+            keys.push(EventKey {
+                entity: fingerprint.entity(record.entity),
+                event_type: fingerprint.event_type(record.event_type),
+                timestamp: record.timestamp,
+                record_bytes: record.record_bytes as u32,
+                version: 0,
+            });
+            record_at += record.record_bytes;
+        }
+        if record_at != records.len() {
+            return None;
+        }
+        restored.push(Restored {
+            batch: EventBatch::from_parts(view.tenant(), fingerprint, records.to_vec(), keys),
+            body_offset: at,
+            first_position: view.first_position(),
+            received_at: view.received_at(),
+            versions: (0..view.event_count()).map(|event_index| view.version(event_index)).collect(),
+        });
+        at += view.batch_bytes();
+    }
+    Some(restored)
+}
+
+fn remove_leftovers(disk: &dyn Disk, dir: &str, names: &[ShardEntry]) -> Result<(), DiskError> {
+    if names.contains(&ShardEntry::Aside) {
+        for name in disk.list(dir)? {
+            if parse_name(&name) == ShardEntry::Aside {
+                disk.remove(&format!("{dir}/{name}"))?;
+            }
+        }
+    }
+    // An index whose segment went back to the pool.
+    for entry in names {
+        if let ShardEntry::Index(number) = entry
+            && !names.contains(&ShardEntry::Log(*number))
+        {
+            disk.remove(&index_path(dir, *number))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether every segment that is no longer in the log is covered by a run: else versions would be given twice.
+fn runs_are_whole(found: &[Found], entities: &EntityDirectory) -> bool {
+    let newest = entities.runs().first().map_or(0, |run| run.segments().1);
+    let oldest_kept = found.first().map_or(newest + 1, |segment| segment.number.0);
+    (1..oldest_kept).all(|number| entities.covers(number))
+}
+
+fn open_runs(
+    disk: &dyn Disk,
+    dir: &str,
+    shard: u32,
+    names: &[ShardEntry],
+) -> Result<EntityDirectory, DiskError> {
+    let mut runs: Vec<Arc<RunView>> = Vec::new();
+    let mut ranges: Vec<(u64, u64)> = names
+        .iter()
+        .filter_map(|entry| match entry {
+            ShardEntry::Run { from, to } => Some((*from, *to)),
+            _ => None,
+        })
+        .collect();
+    // Widest first, so that what a merge has replaced is seen as covered.
+    ranges.sort_unstable_by_key(|&(from, to)| (std::cmp::Reverse(to - from.min(to)), from));
+    for (from, to) in ranges {
+        let is_covered = runs.iter().any(|run| run.segments().0 <= from && to <= run.segments().1);
+        if is_covered {
+            disk.remove(&run_path(dir, from, to))?;
+            continue;
+        }
+        let file = disk.open(&run_path(dir, from, to))?;
+        let bytes = disk.file_bytes(&file)?;
+        let Ok(run) = RunView::open(disk.map(&file, bytes)?) else { continue };
+        let overlaps = runs.iter().any(|known| known.segments().0 <= to && from <= known.segments().1);
+        if run.segments() == (from, to) && run.shard() == shard && !overlaps {
+            runs.push(Arc::new(run));
+        }
+    }
+    Ok(EntityDirectory::new(runs))
+}
+
+fn open_segments(
+    disk: &dyn Disk,
+    config: &ShardConfig,
+    names: &[ShardEntry],
+    entities: &EntityDirectory,
+    report: &mut RecoveryReport,
+) -> Result<Vec<Found>, DiskError> {
+    let dir = &config.home.dir;
+    let mut found = Vec::new();
+    for entry in names {
+        let ShardEntry::Log(number) = *entry else { continue };
+        let file = disk.open(&log_path(dir, number))?;
+        let file_bytes = disk.file_bytes(&file)?;
+        let mut page = vec![0; ALIGNMENT];
+        let read = disk.read(&file, 0, &mut page)?;
+        let header =
+            SegmentHeader::parse(&page[..read], config.home.shard.0, number, file_bytes, config.home.instance);
+        let epoch = match header {
+            Ok(header) if file_bytes == config.home.segment_bytes => header.epoch.get(),
+            Ok(_) | Err(_) => {
+                note_unreadable(report, number, header.err());
+                continue;
+            }
+        };
+        let segment = Arc::new(SegmentFile { number, epoch, file });
+        let sealed = if names.contains(&ShardEntry::Index(number)) {
+            let sealed = open_index(disk, dir, &segment)?.filter(|_| entities.covers(number.0));
+            report.indexes_rebuilt += usize::from(sealed.is_none());
+            sealed
+        } else {
+            None
+        };
+        found.push(Found { number, segment, sealed: sealed.map(Arc::new) });
+    }
+    found.sort_unstable_by_key(|segment| segment.number);
+    Ok(found)
+}
+
+/// A name in the log whose file is not a segment of this log: its header was durable before its name was.
+fn note_unreadable(report: &mut RecoveryReport, number: SegmentNumber, _error: Option<SegmentError>) {
+    report.damage.push(Damage {
+        segment: number,
+        from: 0,
+        to: SEGMENT_BLOCKS_FROM,
+        sequences: None,
+        positions: Vec::new(),
+    });
+}
+
+fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<Option<SealedSegment>, DiskError> {
+    let index_file = disk.open(&index_path(dir, segment.number))?;
+    let file_bytes = disk.file_bytes(&index_file)?;
+    let mut page = vec![0; ALIGNMENT];
+    let read = disk.read(&index_file, 0, &mut page)?;
+    if read < ALIGNMENT {
+        return Ok(None);
+    }
+    let Ok(resident_bytes) = IndexResident::resident_bytes(&page) else { return Ok(None) };
+    if resident_bytes > file_bytes {
+        return Ok(None);
+    }
+    let Ok(resident) = IndexResident::open(disk.map(&index_file, resident_bytes)?, file_bytes) else {
+        return Ok(None);
+    };
+    let identity = resident.identity();
+    if identity.segment_number != segment.number.0 || identity.epoch != segment.epoch {
+        return Ok(None);
+    }
+    Ok(Some(SealedSegment { segment: Arc::clone(segment), index_file, resident }))
+}
+
+/// A whole segment in memory, on huge pages: touching small ones would cost more than reading them.
+fn read_whole(disk: &dyn Disk, file: &DiskFile, bytes: u64) -> Result<Buffer, DiskError> {
+    let mut whole = Buffer::new(bytes as usize);
+    let mut at = 0;
+    while at < whole.len() {
+        let read = disk.read(file, at as u64, &mut whole[at..])?;
+        if read == 0 {
+            return Err(DiskError::ShortTransfer);
+        }
+        at += read;
+    }
+    Ok(whole)
+}
+
+/// Cuts what lies beyond the end of the log: copied aside durably, then wiped durably, before anything is appended.
+/// Segments that hold nothing of the log go back to the pool. `keep`: how many of `found` hold something.
+fn cut_tail(
+    disk: &dyn Disk,
+    config: &ShardConfig,
+    found: &[Found],
+    cut: Option<(usize, u64)>,
+    keep: usize,
+    sequence: BlockSequence,
+) -> Result<Option<CutTail>, DiskError> {
+    let mut tail: Option<CutTail> = None;
+    let mut quarantined = Vec::new();
+    let from_of = |place: usize| match cut {
+        Some((cut_place, offset)) if cut_place == place => Some(offset),
+        Some((cut_place, _)) if cut_place < place => Some(SEGMENT_BLOCKS_FROM),
+        _ => None,
+    };
+    let mut wipes = Vec::new();
+    for (place, segment) in found.iter().enumerate() {
+        let Some(from) = from_of(place) else { continue };
+        let bytes = read_whole(disk, &segment.segment.file, config.home.segment_bytes)?;
+        let view = SegmentBytes {
+            shard: config.home.shard.0,
+            number: segment.number,
+            epoch: segment.segment.epoch,
+            bytes: &bytes,
+        };
+        let until = view.marked_until(from);
+        if until > from {
+            quarantined.push(quarantine(disk, config, sequence, segment.number, &bytes[from as usize..until as usize])?);
+            tail.get_or_insert(CutTail { segment: segment.number, offset: from, sequence, quarantined: Vec::new() });
+            wipes.push((place, from, until));
+        }
+    }
+    if !quarantined.is_empty() {
+        disk.sync_dir(QUARANTINE_DIR, Site::QuarantineDir)?;
+    }
+    for (place, from, until) in wipes {
+        if place >= keep {
+            // The whole segment goes back to the pool; its next life has another epoch.
+            continue;
+        }
+        let file = &found[place].segment.file;
+        disk.write(file, from, &vec![0; (until - from) as usize])?;
+        disk.sync(file, Site::TailWipe)?;
+    }
+    let mut recycled = false;
+    for segment in &found[keep.min(found.len())..] {
+        disk.rename(&log_path(&config.home.dir, segment.number), &free_path(&config.home.dir, segment.number))?;
+        recycled = true;
+    }
+    if recycled {
+        disk.sync_dir(&config.home.dir, Site::RetireDir)?;
+    }
+    if let Some(tail) = &mut tail {
+        tail.quarantined = quarantined;
+    }
+    Ok(tail)
+}
+
+fn quarantine(
+    disk: &dyn Disk,
+    config: &ShardConfig,
+    sequence: BlockSequence,
+    number: SegmentNumber,
+    bytes: &[u8],
+) -> Result<String, DiskError> {
+    let mut copy = 0;
+    let (path, file) = loop {
+        let path = quarantine_path(&config.home.dir, sequence, number, copy);
+        match disk.create(&path, bytes.len() as u64, Fill::Allocate) {
+            Ok(file) => break (path, file),
+            Err(DiskError::AlreadyExists) => copy += 1,
+            Err(error) => return Err(error),
+        }
+    };
+    disk.write(&file, 0, bytes)?;
+    disk.sync(&file, Site::QuarantineFile)?;
+    Ok(path)
+}
