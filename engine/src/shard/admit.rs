@@ -6,7 +6,7 @@ use crate::event::NO_EXPECTED_VERSION;
 use crate::format::batch::{encode_batch, head_bytes};
 use crate::format::block::{BLOCK_HEADER_BYTES, block_bytes};
 use crate::ids::{BlockSequence, Micros, Position, Version};
-use crate::limits::SHARD_TENANTS_MAX;
+use crate::limits::{POSITION_MAX, SHARD_TENANTS_MAX};
 use crate::shard::commit::{Durability, WaitingAck};
 use crate::shard::{Ack, AppendError, Appended, Now, Output, Pending, Shard, TenantState};
 
@@ -48,9 +48,16 @@ impl Shard {
         if self.tenants.len() >= SHARD_TENANTS_MAX && self.tenants.get(pending.batch.tenant()).is_none() {
             return Place::Never(AppendError::TenantLimit);
         }
+        let next_position = self.tenants.get(pending.batch.tenant()).map_or(1, |state| state.next_position.0);
+        if next_position + event_count as u64 > POSITION_MAX {
+            return Place::Never(AppendError::TenantLimit);
+        }
         loop {
             let Some(segment) = &self.segment else {
-                return self.place_after_roll(now, out);
+                match self.place_after_roll(now, out) {
+                    Place::Ready => continue,
+                    other => return other,
+                }
             };
             let used = self.open.as_ref().map_or(0, |open| open.used());
             let fits_segment =

@@ -4,7 +4,9 @@
 //! Must never: read a clock, start a thread, or do anything that the seed does not decide.
 
 pub mod disk;
+pub mod model;
 pub mod rng;
+pub mod world;
 
 pub use disk::{Fault, FaultRates, SimDisk};
 pub use rng::Rng;

@@ -1,0 +1,558 @@
+//! Whole lives of a shard on the simulated disk: appends, queries, retirements, faults, power cuts, and what must hold after each.
+//!
+//! One thread, one seed. The same seed gives the same trace; a failure is reproduced by its seed alone.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::event::{EventBatch, EventInput, FingerprintKey, Source};
+use crate::format::record::EventKind;
+use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
+use crate::io::{BufferPool, Disk, DiskDone, Fill, Site};
+use crate::query::{Order, QuerySpec, Search, SearchStep, Summary, TypeFilter};
+use crate::shard::jobs::{Job, ShardHome};
+use crate::shard::names::{QUARANTINE_DIR, shard_dir};
+use crate::shard::recover::{OpenError, RecoveryReport};
+use crate::shard::{Ack, Durability, Now, Output, ReadOnly, Shard, ShardConfig};
+use crate::sim::model::{Model, ModelEvent, Promise, Stored, Violation};
+use crate::sim::{FaultRates, Rng, SimDisk};
+
+/// What kind of world a seed gets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WorldOptions {
+    /// The disk says that syncs succeed and does not do them: the checks must fail.
+    pub lying_disk: bool,
+    /// One durability point is missing: the checks must fail for some seed.
+    pub ignored_site: Option<Site>,
+}
+
+/// What one seed went through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorldReport {
+    pub lives: u64,
+    pub crashes: u64,
+    pub crashes_in_recovery: u64,
+    pub restarts: u64,
+    pub appended: u64,
+    pub queries: u64,
+    pub rolls: u64,
+    pub retired: u64,
+    pub tails_cut: u64,
+    pub latched: u64,
+    pub trace: u64,
+}
+
+const TICKET_QUERY: u64 = 1 << 62;
+const TYPES: [&str; 6] = ["order.placed", "order.paid", "order.shipped", "user.signed_up", "user.left", "x"];
+
+/// Runs every life of one seed. `Err` says which promise was broken.
+pub fn run(seed: u64, options: WorldOptions) -> Result<WorldReport, Violation> {
+    let mut world = World::new(seed, options);
+    world.live()?;
+    world.report.trace = crate::sim::rng::mix(world.disk.trace_hash() ^ world.answers);
+    Ok(world.report)
+}
+
+struct World {
+    rng: Rng,
+    disk: SimDisk,
+    config: ShardConfig,
+    model: Model,
+    report: WorldReport,
+    now: Now,
+    next_ticket: u64,
+    next_payload: u64,
+    next_entity: u64,
+    jobs: VecDeque<Job>,
+    /// Hash over every answer, for the trace.
+    answers: u64,
+    /// Sealed segments of the life before, whose indexes must not have to be made again.
+    sealed_before: usize,
+    /// Quarantined files that must stay, with their content.
+    quarantined: BTreeMap<String, Vec<u8>>,
+    /// The life before ended with nothing under way: its log must be found clean.
+    ended_clean: bool,
+}
+
+impl World {
+    fn new(seed: u64, options: WorldOptions) -> World {
+        let mut rng = Rng::new(seed);
+        let disk = SimDisk::new(rng.draw());
+        disk.lie_about_sync(options.lying_disk);
+        if let Some(site) = options.ignored_site {
+            disk.ignore_site(site);
+        }
+        let must_be_strict = options.lying_disk || options.ignored_site.is_some_and(|site| site != Site::Interval);
+        let durability = match rng.below(10) {
+            0 if !must_be_strict => Durability::Memory,
+            _ if options.ignored_site == Some(Site::Interval) => Durability::Interval { every_us: 500 },
+            1 if !must_be_strict => Durability::Interval { every_us: 500 },
+            _ => Durability::Commit,
+        };
+        let segment_bytes = [32 << 10, 64 << 10, 64 << 10, 128 << 10][rng.index(4)];
+        let config = ShardConfig {
+            home: ShardHome {
+                shard: ShardNumber(0),
+                dir: shard_dir(ShardNumber(0)),
+                instance: [7; 16],
+                segment_bytes,
+                reserve_bytes: 0,
+            },
+            fingerprint: FingerprintKey(rng.draw()),
+            durability,
+            spare_fill: Fill::Zeros,
+            block_bytes_target: 8 << 10,
+            commit_share_permille: 90,
+        };
+        let promise = if durability == Durability::Commit { Promise::Durable } else { Promise::BestEffort };
+        World {
+            rng,
+            disk,
+            config,
+            model: Model::new(promise),
+            report: WorldReport::default(),
+            now: Now { monotonic_us: 1_000, wall: Micros(1_000_000), busy_permille: 500, commit_cost_us: 20 },
+            next_ticket: 1,
+            next_payload: 1,
+            next_entity: 1,
+            jobs: VecDeque::new(),
+            answers: 0,
+            sealed_before: 0,
+            quarantined: BTreeMap::new(),
+            ended_clean: false,
+        }
+    }
+
+    fn live(&mut self) -> Result<(), Violation> {
+        let lives = 3 + self.rng.below(5);
+        for _ in 0..lives {
+            let Some(mut shard) = self.open()? else { continue };
+            self.report.lives += 1;
+            self.check_recovered(&mut shard)?;
+            let has_faults = self.rng.chance(1, 4);
+            if has_faults {
+                self.disk.set_fault_rates(FaultRates {
+                    write_per_million: self.rng.below(4_000) as u32,
+                    sync_per_million: self.rng.below(4_000) as u32,
+                    read_per_million: 0,
+                });
+            }
+            if self.rng.chance(1, 3) {
+                self.disk.crash_after(self.rng.below(400));
+            }
+            let outcome = self.act(&mut shard);
+            self.disk.set_fault_rates(NO_FAULTS);
+            outcome?;
+            self.end(shard);
+        }
+        // The last word: everything is read back once more from a clean start.
+        self.disk.crash_after(u64::MAX);
+        for _ in 0..3 {
+            if let Some(mut shard) = self.open()? {
+                return self.check_recovered(&mut shard);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the shard, perhaps losing power on the way, perhaps several times.
+    fn open(&mut self) -> Result<Option<Shard>, Violation> {
+        for attempt in 0..4 {
+            if attempt < 3 && self.rng.chance(1, 6) {
+                self.disk.crash_after(self.rng.below(40));
+            }
+            match self.try_open() {
+                Ok((shard, report)) if !self.disk.is_down() => {
+                    self.check_report(&shard, &report)?;
+                    return Ok(Some(shard));
+                }
+                Ok(_) => {}
+                Err(OpenError::Disk(_)) if self.disk.is_down() => {}
+                Err(OpenError::Seal(_)) if self.disk.is_down() => {}
+                Err(error) => return Err(format!("open failed: {error}")),
+            }
+            self.report.crashes += 1;
+            self.report.crashes_in_recovery += 1;
+            self.disk.crash();
+            self.disk.reopen();
+        }
+        Ok(None)
+    }
+
+    fn try_open(&mut self) -> Result<(Shard, RecoveryReport), OpenError> {
+        let dir = &self.config.home.dir;
+        self.disk.create_dir(dir)?;
+        self.disk.create_dir(QUARANTINE_DIR)?;
+        self.disk.sync_dir("", Site::ShardDir)?;
+        let seed = self.rng.draw();
+        Shard::open(&self.disk, self.config.clone(), BufferPool::new(6, 8 << 10), self.now, seed)
+    }
+
+    fn check_report(&mut self, shard: &Shard, report: &RecoveryReport) -> Result<(), Violation> {
+        if !report.damage.is_empty() || shard.read_only() == Some(ReadOnly::Damaged) {
+            return Err(format!("recovery reports damage that nobody did: {:?}", report.damage));
+        }
+        if report.indexes_rebuilt > 0 || report.segments_sealed < self.sealed_before {
+            return Err(format!("a sealed index was not there any more: {report:?}"));
+        }
+        for (path, bytes) in &self.quarantined {
+            if self.disk.peek(path).as_deref() != Some(bytes.as_slice()) {
+                return Err(format!("a quarantined tail is gone: {path}"));
+            }
+        }
+        if let Some(tail) = &report.tail {
+            self.report.tails_cut += 1;
+            if self.ended_clean {
+                return Err(format!("a log that ended clean had its tail cut: {tail:?}"));
+            }
+            for path in &tail.quarantined {
+                let bytes = self.disk.peek(path).unwrap_or_default();
+                self.quarantined.insert(path.clone(), bytes);
+            }
+        }
+        // From here on, until something is appended, the log is clean: another crash must find it so.
+        self.ended_clean = true;
+        Ok(())
+    }
+
+    /// Reads everything back and compares it with the model.
+    fn check_recovered(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        let mut found = BTreeMap::new();
+        for number in 1..=TENANTS {
+            let spec = QuerySpec::all(Tenant(number), usize::MAX);
+            let Some((rows, _)) = self.query(shard, spec)? else { return Ok(()) };
+            if !rows.is_empty() {
+                found.insert(number, rows);
+            }
+        }
+        self.model.recovered(&found)
+    }
+
+    fn act(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        let steps = 20 + self.rng.below(150);
+        for _ in 0..steps {
+            if self.disk.is_down() {
+                return Ok(());
+            }
+            match self.rng.below(100) {
+                0..45 => self.append(shard)?,
+                45..50 if self.model.is_answered() => self.query_and_compare(shard)?,
+                50..54 => self.retire(shard),
+                54..56 => {
+                    let mut out = Output::default();
+                    shard.roll_now(self.now, &mut out);
+                    self.carry_out(shard, out)?;
+                }
+                56..60 => self.settle(shard)?,
+                60..70 => self.pass_time(6_000),
+                _ => {}
+            }
+            self.pass_time(200);
+            self.turn(shard)?;
+            let completions = self.rng.below(4) as usize;
+            self.complete(shard, completions)?;
+            if self.rng.chance(1, 3) {
+                self.run_job(shard)?;
+            }
+        }
+        if self.rng.chance(1, 3) {
+            shard.close();
+            self.settle(shard)?;
+        }
+        Ok(())
+    }
+
+    /// Power cut, or only the process: everything that was under way meets its fate.
+    fn end(&mut self, shard: Shard) {
+        if shard.read_only() == Some(ReadOnly::WriteFailed) {
+            self.report.latched += 1;
+        }
+        let stats = shard.stats();
+        self.report.rolls += stats.segments_rolled;
+        self.report.retired += stats.segments_retired;
+        self.sealed_before = if self.disk.is_down() || shard.read_only().is_some() {
+            0
+        } else {
+            shard.snapshot().segments.len()
+        };
+        self.ended_clean = shard.is_quiet() && shard.is_idle() && shard.read_only().is_none() && !self.disk.is_down()
+            && self.config.durability == Durability::Commit;
+        drop(shard);
+        self.jobs.clear();
+        if self.disk.is_down() || self.rng.chance(2, 3) {
+            self.report.crashes += 1;
+            self.disk.crash();
+        } else {
+            self.report.restarts += 1;
+        }
+        self.disk.reopen();
+    }
+
+    fn append(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        let tenant = Tenant(1 + self.rng.below(u64::from(TENANTS)) as u32);
+        let mut batch = EventBatch::new(tenant, Source::Engine, self.config.fingerprint);
+        let mut events = Vec::new();
+        let event_count = if self.rng.chance(1, 2) { 1 } else { 1 + self.rng.below(12) };
+        for _ in 0..event_count {
+            let entity = if self.rng.chance(3, 4) {
+                format!("entity-{}", self.rng.below(5))
+            } else {
+                self.next_entity += 1;
+                format!("once-{}", self.next_entity)
+            };
+            let expected_version = self.rng.chance(1, 6).then(|| {
+                let right = self.model.version(tenant, &entity);
+                if self.rng.chance(1, 4) { Version(right.0 + self.rng.below(3)) } else { right }
+            });
+            self.next_payload += 1;
+            let mut payload = self.next_payload.to_le_bytes().to_vec();
+            let payload_bytes = if self.rng.chance(1, 20) { 3_000 } else { self.rng.below(300) as usize };
+            payload.resize(8 + payload_bytes, (self.next_payload & 0xff) as u8);
+            let event = ModelEvent {
+                event_type: TYPES[self.rng.index(TYPES.len())].to_owned(),
+                entity,
+                timestamp: self.rng.chance(1, 3).then(|| Micros(self.rng.below(2_000_000) as i64)),
+                payload,
+                metadata: if self.rng.chance(1, 3) { b"null".to_vec() } else { Vec::new() },
+                expected_version,
+            };
+            let pushed = batch.push(EventInput {
+                kind: EventKind::Event,
+                event_type: &event.event_type,
+                entity: &event.entity,
+                timestamp: event.timestamp,
+                payload: &event.payload,
+                metadata: &event.metadata,
+                expected_version: event.expected_version,
+            });
+            pushed.map_err(|error| format!("the world made a bad event: {error}"))?;
+            events.push(event);
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        if shard.append(ticket, batch).is_ok() {
+            self.report.appended += 1;
+            self.ended_clean = false;
+            self.model.appended(ticket, tenant, events);
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, shard: &mut Shard) {
+        let snapshot = shard.snapshot();
+        let Some(oldest) = snapshot.segments.first() else { return };
+        for entry in oldest.resident.tenants() {
+            let to = entry.first_position.get() + u64::from(entry.event_count.get()) - 1;
+            self.model.retired(Tenant(entry.tenant.get()), Position(to));
+        }
+        shard.retire_oldest();
+    }
+
+    fn query_and_compare(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        let tenant = Tenant(1 + self.rng.below(u64::from(TENANTS)) as u32);
+        let stored = self.model.stored(tenant).len() as u64;
+        let mut spec = QuerySpec::all(tenant, [0, 1, 3, 10, usize::MAX][self.rng.index(5)]);
+        if self.rng.chance(1, 2) {
+            spec.order = Order::Descending;
+        }
+        match self.rng.below(4) {
+            0 => spec.event_type = Some(TypeFilter::Exact(TYPES[self.rng.index(TYPES.len())].to_owned())),
+            1 => spec.event_type = Some(TypeFilter::Prefix(["order.", "user.", "o", "z", ""][self.rng.index(5)].to_owned())),
+            _ => {}
+        }
+        if self.rng.chance(1, 6) {
+            spec.exclude_type_prefixes = vec!["order.p".to_owned(), "x".to_owned()];
+        }
+        if self.rng.chance(1, 3) {
+            spec.entity = Some(format!("entity-{}", self.rng.below(6)));
+        }
+        if self.rng.chance(1, 4) {
+            spec.since = Some(Micros(self.rng.below(2_000_000) as i64));
+        }
+        if self.rng.chance(1, 4) {
+            spec.until = Some(Micros(self.rng.below(2_000_000) as i64));
+        }
+        if self.rng.chance(1, 4) {
+            spec.offset = self.rng.below(6);
+        } else if self.rng.chance(1, 4) {
+            spec.after = Some(Position(self.rng.below(stored + 3)));
+        }
+        let Some((rows, summary)) = self.query(shard, spec.clone())? else { return Ok(()) };
+        let all = QuerySpec::all(tenant, 1);
+        let Some((first, _)) = self.query(shard, all)? else { return Ok(()) };
+        if shard.read_only().is_some() && self.config.durability != Durability::Commit {
+            // Answered before it was written, and then the write failed: that is what these modes mean.
+            return Ok(());
+        }
+        self.report.queries += 1;
+        let oldest = first.first().map_or(Position(stored + 1), |(position, _)| *position);
+        if oldest.0 > self.model.retired_to(tenant).0 + 1 {
+            return Err(format!("tenant {} begins at {}: older ones were not retired", tenant.0, oldest.0));
+        }
+        let (positions, has_more, total) = self.model.expected(&spec, oldest);
+        let found: Vec<Position> = rows.iter().map(|(position, _)| *position).collect();
+        if found != positions || summary.has_more != has_more {
+            return Err(format!("{spec:?} found {found:?} for {positions:?}, more {} for {has_more}", summary.has_more));
+        }
+        if spec.after.is_none() && summary.total != Some(total) {
+            return Err(format!("{spec:?} counted {:?} for {total}", summary.total));
+        }
+        if let Some(entity) = &spec.entity
+            && summary.entity_version != Some(self.model.version(tenant, entity))
+        {
+            return Err(format!("{entity} has version {:?}", summary.entity_version));
+        }
+        Ok(())
+    }
+
+    /// Runs a query to its end. `None`: the power went.
+    fn query(&mut self, shard: &mut Shard, spec: QuerySpec) -> Result<Option<(Vec<(Position, Stored)>, Summary)>, Violation> {
+        let mut search = Search::new(spec, self.config.fingerprint);
+        let mut found = Vec::new();
+        // Without a durable commit, answers come before the write: a reader waits for it.
+        let sequence = shard.appended_sequence();
+        while !shard.is_written(sequence) {
+            if self.disk.is_down() {
+                return Ok(None);
+            }
+            self.pass_time(500);
+            self.turn(shard)?;
+            self.complete(shard, 2)?;
+        }
+        loop {
+            let mut ops = Vec::new();
+            let step = match search.step(&mut ops) {
+                Ok(step) => step,
+                Err(_) if self.disk.is_down() => return Ok(None),
+                Err(error) => return Err(format!("a query failed: {error}")),
+            };
+            for op in ops {
+                self.disk.submit(tag(op));
+            }
+            match step {
+                SearchStep::AskOwner(request) => search.owner_answered(shard.search(&request)),
+                SearchStep::Rows(rows) => found.extend(rows.iter().map(|row| (row.position, Stored::of(&row)))),
+                SearchStep::Done(summary) => return Ok(Some((found, summary))),
+                SearchStep::Wait => {
+                    if self.disk.is_down() {
+                        return Ok(None);
+                    }
+                    for mut done in self.disk.complete_some(3) {
+                        if done.ticket & TICKET_QUERY == 0 {
+                            shard.disk_done(done);
+                            continue;
+                        }
+                        done.ticket &= !TICKET_QUERY;
+                        search.disk_done(done);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets everything that is under way come to its end.
+    fn settle(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        for _ in 0..300 {
+            if self.disk.is_down() || (shard.is_quiet() && self.jobs.is_empty()) {
+                break;
+            }
+            self.pass_time(2_000);
+            self.turn(shard)?;
+            self.complete(shard, 4)?;
+            self.run_job(shard)?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        let mut out = Output::default();
+        shard.turn(self.now, &mut out);
+        self.carry_out(shard, out)
+    }
+
+    fn carry_out(&mut self, _shard: &mut Shard, out: Output) -> Result<(), Violation> {
+        for op in out.disk {
+            self.disk.submit(op);
+        }
+        self.jobs.extend(out.jobs);
+        for ack in out.acks {
+            self.take_ack(ack)?;
+        }
+        Ok(())
+    }
+
+    fn take_ack(&mut self, ack: Ack) -> Result<(), Violation> {
+        if self.disk.is_down() {
+            // The process is dead: whoever waits sees a broken connection.
+            return Ok(());
+        }
+        let outcome = ack.result.map_or(u64::MAX, |appended| appended.first_position.0);
+        self.answers = crate::sim::rng::mix(self.answers ^ ack.ticket ^ outcome.rotate_left(32));
+        self.model.answered(ack.ticket, &ack.batch, ack.result)
+    }
+
+    fn complete(&mut self, shard: &mut Shard, how_many: usize) -> Result<(), Violation> {
+        if how_many == 0 || self.disk.pending() == 0 {
+            return Ok(());
+        }
+        let done: Vec<DiskDone> = self.disk.complete_some(how_many);
+        for done in done {
+            shard.disk_done(done);
+        }
+        self.turn(shard)
+    }
+
+    fn run_job(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        let Some(job) = self.jobs.pop_front() else { return Ok(()) };
+        let done = job.run(&self.disk);
+        if !self.disk.is_down() {
+            shard.job_done(done, self.now);
+            return self.turn(shard);
+        }
+        Ok(())
+    }
+
+    fn pass_time(&mut self, us_max: u64) {
+        let us = 1 + self.rng.below(us_max);
+        self.now.monotonic_us += us;
+        // The wall clock steps back now and then; stored times must not.
+        let step = if self.rng.chance(1, 50) { -5_000 } else { us as i64 };
+        self.now.wall = Micros(self.now.wall.0 + step);
+        self.now.busy_permille = self.rng.below(1_001);
+    }
+}
+
+const TENANTS: u32 = 4;
+const NO_FAULTS: FaultRates = FaultRates { write_per_million: 0, sync_per_million: 0, read_per_million: 0 };
+
+fn tag(op: crate::io::DiskOp) -> crate::io::DiskOp {
+    use crate::io::DiskOp;
+    match op {
+        DiskOp::Read { ticket, file, offset, buffer, bytes, from } => {
+            DiskOp::Read { ticket: ticket | TICKET_QUERY, file, offset, buffer, bytes, from }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_seeds_keep_every_promise() {
+        for seed in 0..1000 {
+            if let Err(violation) = run(seed, WorldOptions::default()) {
+                panic!("seed {seed}: {violation}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_trace() {
+        for seed in 500..510 {
+            let first = run(seed, WorldOptions::default()).unwrap();
+            let second = run(seed, WorldOptions::default()).unwrap();
+            assert_eq!(first, second);
+        }
+    }
+}
