@@ -11,6 +11,8 @@ mod files;
 pub mod fs;
 pub mod map;
 pub mod ring;
+#[cfg(test)]
+mod ring_tests;
 mod slab;
 mod uring;
 pub mod worker;

@@ -1185,3 +1185,96 @@ impl Provided {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: i32 = ALIGNMENT as i32;
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Outcome {
+        Finished(DiskResult<usize>),
+        GoOn,
+        SyncAgain,
+    }
+
+    fn outcome(mut flight: DiskFlight, transfer: Option<i32>, synced: Option<i32>) -> Outcome {
+        flight.transfer = transfer;
+        flight.synced = synced;
+        match flight.settle() {
+            Step::Finished(result) => Outcome::Finished(result),
+            Step::GoOn => Outcome::GoOn,
+            Step::SyncAgain => Outcome::SyncAgain,
+        }
+    }
+
+    fn flight(work: DiskWork) -> DiskFlight {
+        let file = DiskFile::simulated(0);
+        DiskFlight { ticket: 0, file, work, waiting: 0, transfer: None, synced: None, must_sync_again: false }
+    }
+
+    /// A durable write of two blocks.
+    fn write() -> DiskFlight {
+        let (buffer, bytes) = (Buffer::new(2 * ALIGNMENT), 2 * ALIGNMENT);
+        flight(DiskWork::Write { buffer, offset: 0, bytes, done_bytes: 0, persist: Persist::Durable })
+    }
+
+    fn read(from: ReadFrom) -> DiskFlight {
+        let (buffer, bytes) = (Buffer::new(2 * ALIGNMENT), 2 * ALIGNMENT);
+        flight(DiskWork::Read { buffer, offset: 0, bytes, done_bytes: 0, from })
+    }
+
+    #[test]
+    fn a_write_is_durable_only_whole_and_synced() {
+        let whole = 2 * ALIGNMENT;
+        let ok = Outcome::Finished(Ok(whole));
+        let failed = |errno| Outcome::Finished(Err(DiskError::Io(errno)));
+        let check = |transfer, synced, expected| assert_eq!(outcome(write(), transfer, synced), expected);
+        check(Some(2 * BLOCK), None, ok);
+        check(Some(2 * BLOCK), Some(0), Outcome::Finished(Ok(whole)));
+        check(Some(2 * BLOCK), Some(-libc::EIO), failed(libc::EIO));
+        check(Some(2 * BLOCK), Some(-libc::ECANCELED), failed(libc::ECANCELED));
+        check(Some(-libc::EIO), Some(-libc::ECANCELED), failed(libc::EIO));
+        check(Some(-libc::EINTR), None, failed(libc::EINTR));
+        check(Some(-libc::ENOSPC), None, Outcome::Finished(Err(DiskError::NoSpace)));
+        check(Some(BLOCK), Some(-libc::ECANCELED), Outcome::GoOn);
+        check(Some(BLOCK), None, Outcome::GoOn);
+        check(Some(512), None, Outcome::Finished(Err(DiskError::ShortTransfer)));
+        check(Some(0), None, Outcome::Finished(Err(DiskError::ShortTransfer)));
+    }
+
+    #[test]
+    fn a_sync_that_may_have_overtaken_its_write_is_not_believed() {
+        let doubtful = DiskFlight { must_sync_again: true, ..write() };
+        assert_eq!(outcome(doubtful, Some(2 * BLOCK), Some(0)), Outcome::SyncAgain);
+        let doubtful = DiskFlight { must_sync_again: true, ..write() };
+        assert_eq!(
+            outcome(doubtful, Some(2 * BLOCK), Some(-libc::EIO)),
+            Outcome::Finished(Err(DiskError::Io(libc::EIO)))
+        );
+        assert_eq!(outcome(write(), None, Some(0)), Outcome::Finished(Ok(2 * ALIGNMENT)));
+    }
+
+    #[test]
+    fn a_read_goes_on_to_the_end_of_the_file() {
+        let finished = |bytes| Outcome::Finished(Ok(bytes));
+        for from in [ReadFrom::Cache, ReadFrom::Device] {
+            assert_eq!(outcome(read(from), Some(2 * BLOCK), None), finished(2 * ALIGNMENT));
+            assert_eq!(outcome(read(from), Some(BLOCK), None), Outcome::GoOn);
+            assert_eq!(outcome(read(from), Some(0), None), finished(0));
+            assert_eq!(outcome(read(from), Some(-libc::EINTR), None), Outcome::GoOn);
+            assert_eq!(outcome(read(from), Some(-libc::EIO), None), Outcome::Finished(Err(DiskError::Io(libc::EIO))));
+        }
+        assert_eq!(outcome(read(ReadFrom::Cache), Some(100), None), Outcome::GoOn);
+        assert_eq!(outcome(read(ReadFrom::Device), Some(100), None), finished(100));
+    }
+
+    #[test]
+    fn tags_name_their_operation() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of(kind.tag(SLOTS_MAX - 1, u32::MAX)), (kind, SLOTS_MAX - 1, u32::MAX));
+            assert_eq!(Kind::of(kind.tag(0, 0)), (kind, 0, 0));
+        }
+    }
+}
