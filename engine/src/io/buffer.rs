@@ -124,7 +124,6 @@ impl BufferPool {
         self.free.len()
     }
 
-    #[expect(dead_code, reason = "the ring registers arenas")]
     pub(super) fn arena(&self) -> &Arc<Arena> {
         &self.arena
     }
@@ -157,12 +156,10 @@ impl Arena {
         Arena { start, bytes }
     }
 
-    #[expect(dead_code, reason = "the ring registers arenas")]
     pub(super) fn start(&self) -> *mut u8 {
         self.start.as_ptr()
     }
 
-    #[expect(dead_code, reason = "the ring registers arenas")]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

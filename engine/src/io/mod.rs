@@ -6,12 +6,20 @@
 pub mod buffer;
 pub mod clock;
 pub mod disk;
+mod fallback;
+mod files;
 pub mod fs;
 pub mod map;
+pub mod ring;
+#[cfg(test)]
+mod ring_tests;
+mod slab;
+mod uring;
 pub mod worker;
 
 pub use buffer::{Buffer, BufferPool, huge_vec};
 pub use disk::{Disk, DiskDone, DiskError, DiskFile, DiskOp, DiskResult, Fill, Persist, ReadFrom, Site};
 pub use fs::{DataDirError, FsDisk};
 pub use map::Map;
+pub use ring::{Completion, End, IoMode, ReceiveBuffer, Remote, Ring, RingConfig, RingError, SocketId, SyncMode};
 pub use worker::Worker;
