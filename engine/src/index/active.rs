@@ -230,9 +230,12 @@ impl ActiveIndex {
     /// Takes back every entity inserted since there were `count`.
     pub fn remove_entities_from(&mut self, count: usize) {
         while self.entity_entries.len() > count {
-            let entry = self.entity_entries.pop().expect("longer than count");
+            let number = self.entity_entries.len() as u32 - 1;
+            let entry = self.entity_entries[number as usize];
             assert!(entry.last == NO_EVENT);
-            self.entity_table.remove_last(entry.fingerprint as u64, self.entity_entries.len() as u32);
+            let entries = &self.entity_entries;
+            self.entity_table.remove(entry.fingerprint as u64, number, |n| entries[n as usize].fingerprint as u64);
+            self.entity_entries.pop();
         }
     }
 
