@@ -4,7 +4,15 @@
 //! Must never: read a clock, start a thread, or do anything that the seed does not decide.
 
 pub mod disk;
+mod fault;
+mod inode;
+mod machine;
+mod names;
 pub mod rng;
+#[cfg(test)]
+mod trial;
 
-pub use disk::{Fault, FaultRates, SimDisk};
+pub use disk::SimDisk;
+pub use fault::{Fault, FaultRates};
+pub use inode::SECTOR_BYTES;
 pub use rng::Rng;
