@@ -1,6 +1,7 @@
 //! A durable, multi-tenant, thread-per-core event log.
 
 pub mod event;
+pub mod event_id;
 pub mod filter;
 pub mod format;
 pub mod ids;

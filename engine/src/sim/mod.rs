@@ -4,9 +4,17 @@
 //! Must never: read a clock, start a thread, or do anything that the seed does not decide.
 
 pub mod disk;
+#[cfg(test)]
+mod fault;
+mod inode;
+mod machine;
+mod names;
+mod trial;
 pub mod model;
 pub mod rng;
 pub mod world;
 
-pub use disk::{Fault, FaultRates, SimDisk};
+pub use disk::SimDisk;
+pub use fault::{Fault, FaultRates};
+pub use inode::SECTOR_BYTES;
 pub use rng::Rng;
