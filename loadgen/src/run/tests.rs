@@ -57,6 +57,15 @@ fn a_run_ends_after_its_duration() {
 }
 
 #[test]
+fn a_stop_file_ends_a_run_early() {
+    let server = FakeServer::start(Behaviour::Good);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let summary = run_against(&server, &format!("--duration 60 --warmup 0 --stop-file {}", file.path().display()));
+    assert!(summary.seconds < 10.0, "{summary:?}");
+    assert_eq!(summary.error_count, 0);
+}
+
+#[test]
 fn the_same_seed_sends_the_same_bytes() {
     let bodies = |seed: u64| {
         let server = FakeServer::start(Behaviour::Good);
