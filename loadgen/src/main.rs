@@ -1,1 +1,46 @@
-fn main() {}
+//! `ringlog-load`: drives an event store over its public HTTP API and proves afterwards that it kept its word.
+//!
+//! It shares no code with the server, so that a mistake of the server's cannot hide in its own judge.
+//!
+//! ```text
+//! run ─► session (one per connection) ─► http, corpus, ledger      verify ─► client, ledger
+//!  └──► tenants ─► client ─► http                                  both ─► report
+//! ```
+
+mod cli;
+mod client;
+mod corpus;
+mod failure;
+mod http;
+mod ledger;
+mod probe;
+mod report;
+mod ring;
+mod run;
+mod session;
+mod stats;
+mod target;
+mod tenants;
+mod verify;
+mod workload;
+
+#[cfg(test)]
+mod fake;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let outcome = match cli.command {
+        cli::Command::Run(args) => run::main(&args),
+        cli::Command::Verify(args) => verify::main(&args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("ringlog-load: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
