@@ -4,6 +4,7 @@ pub mod event;
 pub mod event_id;
 pub mod filter;
 pub mod format;
+pub mod host;
 pub mod ids;
 pub mod index;
 pub mod io;

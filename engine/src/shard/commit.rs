@@ -27,7 +27,7 @@ pub enum Durability {
 }
 
 /// Tickets of syncs are apart from those of block writes, which are sequences.
-const TICKET_SYNC: u64 = 1 << 63;
+const TICKET_SYNC: u64 = 1 << 55;
 
 /// The block that batches go into. Invariant: the body's `used` bytes stand behind the header's room.
 #[derive(Debug)]

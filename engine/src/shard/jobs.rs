@@ -42,8 +42,9 @@ pub enum Job {
     },
     /// Replace runs, newest first, by one.
     Merge { home: ShardHome, runs: Vec<Arc<RunView>>, seed: u64 },
-    /// Put a segment that nobody reads any more back into the pool.
-    Retire { home: ShardHome, number: SegmentNumber },
+    /// Put a segment that nobody reads any more back into the pool. `sync_first`: the open segment, if its blocks are
+    /// not written durably, since its checkpoint replaces what goes.
+    Retire { home: ShardHome, number: SegmentNumber, sync_first: Option<DiskFile> },
 }
 
 /// The end of a job.
@@ -82,7 +83,9 @@ impl Job {
                 JobDone::Sealed { number, result: seal(disk, &home, &index, segment, &identity, sync_segment) }
             }
             Job::Merge { home, runs, seed } => JobDone::Merged { result: merge(disk, &home, &runs, seed) },
-            Job::Retire { home, number } => JobDone::Retired { number, result: retire(disk, &home, number) },
+            Job::Retire { home, number, sync_first } => {
+                JobDone::Retired { number, result: retire(disk, &home, number, sync_first) }
+            }
         }
     }
 }
@@ -174,7 +177,15 @@ fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) ->
     Ok(merged)
 }
 
-fn retire(disk: &dyn Disk, home: &ShardHome, number: SegmentNumber) -> Result<(), JobError> {
+fn retire(
+    disk: &dyn Disk,
+    home: &ShardHome,
+    number: SegmentNumber,
+    sync_first: Option<DiskFile>,
+) -> Result<(), JobError> {
+    if let Some(open) = sync_first {
+        disk.sync(&open, Site::Interval)?;
+    }
     disk.rename(&log_path(&home.dir, number), &free_path(&home.dir, number))?;
     match disk.remove(&index_path(&home.dir, number)) {
         Ok(()) | Err(DiskError::NotFound) => {}

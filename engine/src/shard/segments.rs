@@ -259,21 +259,16 @@ impl Shard {
     }
 
     fn retire_due(&mut self) -> Option<Job> {
-        // The open segment's checkpoint carries the state that the retired one leaves behind.
-        let safe = match self.config.durability {
-            Durability::Commit | Durability::Interval { .. } => self.durable,
-            Durability::Memory => self.written,
-        };
-        if !self.segment.as_ref().is_some_and(|open| open.first_sequence <= safe) {
-            return None;
-        }
+        // The open segment's checkpoint carries the state that the retired one leaves behind: it goes first.
+        let open = self.segment.as_ref().filter(|open| open.first_sequence <= self.written)?;
+        let sync_first = (self.config.durability != Durability::Commit).then(|| open.file.file.clone());
         // Ours is the last reference: no snapshot, query or place names the segment any more.
         let is_free = |sealed: &Arc<crate::index::sealed::SealedSegment>| {
             Arc::strong_count(sealed) == 1 && Arc::strong_count(&sealed.segment) == 1
         };
         let place = self.retiring.iter().position(is_free)?;
         let sealed = self.retiring.remove(place);
-        Some(Job::Retire { home: self.config.home.clone(), number: sealed.segment.number })
+        Some(Job::Retire { home: self.config.home.clone(), number: sealed.segment.number, sync_first })
     }
 
     fn merge_due(&mut self, is_full: bool) -> Option<Job> {
