@@ -279,8 +279,11 @@ impl<T> Http1<T> {
         }
     }
 
-    /// Whether a receive should be outstanding.
+    /// Whether an ordinary receive should be outstanding.
     pub fn wants_read(&self) -> bool {
+        if self.lent_len.is_some() {
+            return false;
+        }
         match self.phase {
             Phase::Open => !self.eof && (!matches!(self.reading, Reading::Head) || !self.is_full()),
             Phase::Lingering { .. } => !self.eof,
@@ -300,7 +303,11 @@ impl<T> Http1<T> {
     pub fn wants_direct(&self) -> Option<usize> {
         match self.reading {
             Reading::Length { len, left, .. }
-                if self.phase == Phase::Open && !self.eof && len > DIRECT_RECEIVE_BYTES_MIN && left > 0 =>
+                if self.phase == Phase::Open
+                    && self.lent_len.is_none()
+                    && !self.eof
+                    && len > DIRECT_RECEIVE_BYTES_MIN
+                    && left > 0 =>
             {
                 Some(left.min(reserve_bytes(self.pending.len())))
             }
