@@ -1,1 +1,135 @@
 //! Every ceiling of the server, with where its number comes from.
+//!
+//! Owns the constants; must never read configuration: what an operator may change starts from a number here.
+//! Full means a fast, typed refusal, so each line names the status or the act that answers it.
+
+// ----- HTTP heads -----
+
+/// 414 beyond it. nginx and most proxies in front of us stop at the same 8 KiB.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+
+/// 431 beyond it. Twice the request line: credentials (a JWT is at most 4 KiB) and cookies of a shared domain fit.
+pub const HEADER_BLOCK_BYTES_MAX: usize = 16 * 1024;
+
+/// 431 beyond it. Browsers send about 20, proxies add about 10; doubled.
+pub const HEADER_COUNT_MAX: usize = 64;
+
+/// 400 beyond it. RFC 9112 2.2 asks for at least one; two covers clients that end a body with a stray CRLF.
+pub const LEADING_EMPTY_LINES_MAX: u8 = 2;
+
+/// 400 beyond it: the largest integer that every JSON and JavaScript peer holds exactly (2^53).
+pub const CONTENT_LENGTH_MAX: u64 = 1 << 53;
+
+// Spans into a head are 16 bits wide.
+const _: () = assert!(REQUEST_LINE_BYTES_MAX + HEADER_BLOCK_BYTES_MAX + 64 < u16::MAX as usize);
+
+// ----- bodies -----
+
+/// 413 beyond it. The second seed's largest batch; one body is one contiguous piece of memory.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// 413 beyond it, on control-plane routes: the largest such body is a list of permissions, under 4 KiB.
+pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// 413 beyond it. The first seed's largest event.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// 413 beyond it. The first seed's largest batch is 1,000; ten times that still encodes in about a millisecond.
+pub const EVENTS_PER_REQUEST_MAX: usize = 10_000;
+
+/// From this length on the body is received straight into its own memory. Two provided buffers of 16 KiB:
+/// below it, the copy out of them costs less than another receive operation (a guess).
+pub const DIRECT_RECEIVE_BYTES_MIN: usize = 32 * 1024;
+
+/// How much memory a declared length gets at once; beyond it the buffer doubles as bytes really arrive,
+/// so that a declaration alone reserves nothing. Doubling from here reaches 16 MiB in four steps.
+pub const BODY_RESERVE_BYTES: usize = 1024 * 1024;
+
+const _: () = assert!(EVENT_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(CONTROL_BODY_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(DIRECT_RECEIVE_BYTES_MIN < BODY_RESERVE_BYTES);
+
+// ----- chunked bodies -----
+
+/// 400 beyond it. 16 MiB in chunks of 256 bytes.
+pub const CHUNK_COUNT_MAX: u32 = 1 << 16;
+
+/// 400 beyond it, for all extensions of one message together. No client of ours sends any.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+
+/// 400 beyond it: framing bytes for each payload byte. One-byte chunks with a plain size line cost 5.
+pub const CHUNK_OVERHEAD_RATIO_MAX: u64 = 16;
+
+/// Framing below this many bytes is not held against the payload, or the smallest bodies would be refused:
+/// an empty one has five bytes of framing and nothing to weigh them against.
+pub const CHUNK_OVERHEAD_FREE_BYTES: u64 = 1024;
+
+// ----- connections -----
+
+/// Refused at accept beyond it. At 16 KiB of receive buffer each that is 160 MiB at the very worst.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Refused at accept beyond it: one address may hold a fortieth of the connections.
+pub const CONNECTIONS_PER_IP_MAX: usize = 256;
+
+/// `Connection: close` on the last one. Spreads long-lived clients over cores and restarts.
+pub const REQUESTS_PER_CONNECTION_MAX: u64 = 100_000;
+
+/// `Connection: close` after it, spread by a tenth each way so that clients do not return together.
+pub const CONNECTION_AGE_US: u64 = 3600 * SECOND_US;
+
+/// Reading stops beyond it: requests in flight on one connection. Covers 64 clients behind one proxy connection.
+pub const PIPELINE_DEPTH_MAX: usize = 64;
+
+/// Reading stops beyond it: answers that the client has not taken. Four times a usual socket send buffer of 64 KiB.
+pub const UNSENT_BYTES_MAX: usize = 256 * 1024;
+
+/// The connection is dropped beyond it: bytes that were already in the ring when reading stopped.
+/// One largest body and its head; the provided buffers of a core hold less than that in total.
+pub const BACKLOG_BYTES_MAX: usize = BODY_BYTES_MAX + HEADER_BLOCK_BYTES_MAX + REQUEST_LINE_BYTES_MAX;
+
+/// A connection keeps a buffer of at most this capacity for its next request, and frees a larger one.
+pub const BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// After a refusal that ends the connection, at most this much of what the client still sends is read and dropped,
+/// so that the reset which follows unread bytes does not overtake the answer. Also the largest body that is
+/// read and dropped to keep a connection alive after its head was refused.
+pub const LINGER_BYTES_MAX: usize = 64 * 1024;
+
+// ----- time -----
+
+pub const SECOND_US: u64 = 1_000_000;
+
+/// 408 after it, counted from the first byte of a head, whatever trickles in.
+pub const HEADER_DEADLINE_US: u64 = 10 * SECOND_US;
+
+/// A body may be slower than [`BODY_RATE_BYTES_PER_SECOND_MIN`] for this long: slow start, a handshake behind a proxy.
+pub const BODY_GRACE_US: u64 = 5 * SECOND_US;
+
+/// 408 below it, after the grace. A slow mobile uplink carries ten times that.
+pub const BODY_RATE_BYTES_PER_SECOND_MIN: u64 = 4 * 1024;
+
+/// 408 after it, however fast the body is: 16 MiB need 280 KB/s.
+pub const BODY_DEADLINE_US: u64 = 60 * SECOND_US;
+
+/// Silent close after it: a connection that has been answered and says nothing. nginx keeps 60 s too.
+pub const KEEP_ALIVE_IDLE_US: u64 = 60 * SECOND_US;
+
+/// Silent close after it: a connection that has not sent anything yet.
+pub const FIRST_REQUEST_IDLE_US: u64 = 5 * SECOND_US;
+
+/// The connection is dropped after it: a send that makes no progress.
+pub const WRITE_STALL_US: u64 = 30 * SECOND_US;
+
+/// The connection is closed after it, however little of [`LINGER_BYTES_MAX`] was read.
+pub const LINGER_US: u64 = 2 * SECOND_US;
+
+/// One tick of the timer wheel. Deadlines are seconds; a sixteenth of one is exact enough and seldom wakes a core.
+pub const WHEEL_TICK_US: u64 = 64 * 1024;
+
+/// Slots of the timer wheel: 67 s in one turn of it, which covers every deadline above but the age.
+pub const WHEEL_SLOT_COUNT: usize = 1024;
+
+const _: () = assert!(WHEEL_SLOT_COUNT.is_power_of_two() && WHEEL_SLOT_COUNT.is_multiple_of(64));
+const _: () = assert!(BODY_DEADLINE_US < WHEEL_TICK_US * WHEEL_SLOT_COUNT as u64);
+const _: () = assert!(BODY_GRACE_US < BODY_DEADLINE_US);

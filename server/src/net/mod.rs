@@ -1,1 +1,6 @@
-//! net
+//! Connections: what arrives, what leaves, and when patience ends.
+//!
+//! Owns the order of answers and every deadline of a connection. Never interprets a byte itself: it asks `wire`.
+
+pub mod http1;
+pub mod wheel;
