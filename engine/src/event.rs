@@ -40,6 +40,21 @@ pub struct EventInput<'a> {
     pub expected_version: Option<Version>,
 }
 
+impl<'a> EventInput<'a> {
+    /// An event without a time of its own, metadata or expectation.
+    pub fn new(event_type: &'a str, entity: &'a str, payload: &'a [u8]) -> EventInput<'a> {
+        EventInput {
+            kind: EventKind::Event,
+            event_type,
+            entity,
+            timestamp: None,
+            payload,
+            metadata: b"",
+            expected_version: None,
+        }
+    }
+}
+
 /// Why an event cannot join a batch. The batch is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventError {

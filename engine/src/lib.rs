@@ -1,5 +1,7 @@
 //! A durable, multi-tenant, thread-per-core event log.
 
+pub mod data_dir;
+pub mod engine;
 pub mod event;
 pub mod event_id;
 pub mod filter;

@@ -39,6 +39,8 @@ const _: () = assert!(
 /// Size of a segment unless configured. Sealed segments are 80 for 10 GiB: few enough that summaries open at once.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 128 << 20;
 pub const SEGMENT_BYTES_LIMIT: u64 = 256 << 20;
+/// Smaller ones would be little more than their own headers.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 const _: () = assert!(SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_LIMIT);
 const _: () = assert!(SEGMENT_BYTES_LIMIT < u32::MAX as u64);
 
