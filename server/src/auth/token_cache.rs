@@ -12,7 +12,7 @@ use std::hint::black_box;
 use ringlog_engine::ids::Micros;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// 65,536 secrets of about 350 bytes are some 25 MiB a core at most; more keys than that pay for a MAC now and then.
+/// 65,536 tokens of about 270 bytes are some 20 MiB a core; more keys than that pay for a MAC now and then.
 const SETS: usize = 16_384;
 const WAYS: usize = 4;
 /// The end of a token is MAC output, the end of a key is random: both spread by themselves.
