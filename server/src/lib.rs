@@ -2,6 +2,9 @@
 
 pub mod auth;
 pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod first_run;
 pub mod handle;
 pub mod limits;
 pub mod net;

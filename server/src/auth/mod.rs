@@ -1,1 +1,17 @@
-//! auth
+//! Who is asking, and for which tenant: decided before a body is parsed, from a core's own tables.
+//! Never waits, never reads a clock, and never trusts a claim: a credential points at a row, the row is the authority.
+//!
+//! ```text
+//! headers ─► presented ─► token_cache ─► (miss) jwt or digest ─► row ─► Principal
+//!                                             catalog ─► delta ─► credentials
+//! ```
+
+pub mod credentials;
+pub mod delta;
+pub mod jwt;
+pub mod presented;
+pub mod role;
+pub mod secret;
+pub mod secret_file;
+pub mod tenant_id;
+mod token_cache;

@@ -1,1 +1,15 @@
-//! catalog
+//! What the control plane owns: tenants, keys and the record of every change to them.
+//! A change is durable in the catalog's log first, then on every core, and only then answered. Nothing here runs on a core.
+//!
+//! ```text
+//! core ─► thread ─► control ─► records ─► log (durable) ─► state ─► delta ─► every core ─► acknowledged ─► answer
+//! ```
+
+pub mod control;
+pub mod keys_file;
+pub mod log;
+mod onboard_limit;
+pub mod records;
+pub mod set_up;
+pub mod state;
+pub mod thread;

@@ -1,0 +1,330 @@
+//! What a core lets in, before and after each kind of change.
+
+use ringlog_engine::ids::ShardNumber;
+
+use super::*;
+use crate::auth::jwt::{Subject, TokenId, TokenSigner};
+use crate::auth::secret::Secret;
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+const STREAMING: &str = "000102030405060708090a0b0c0d0e0f";
+const BOOTSTRAP: &str = "rl_bk_0123456789012345678901234567890123456789012";
+const NOW: Micros = Micros(1_000_000_000);
+
+struct Fixture {
+    credentials: Credentials,
+    token: String,
+    token_row: CredentialRow,
+    epoch: u64,
+}
+
+fn tenant_row(number: u32, id: &str, state: TenantState) -> TenantRow {
+    TenantRow { number: Tenant(number), id: id.into(), state, shard: ShardNumber(0), events_quota: None }
+}
+
+fn fixture() -> Fixture {
+    let id = TokenId::random();
+    let token_row = CredentialRow {
+        slot: 0,
+        generation: 1,
+        tenant: Tenant(2),
+        role: Role::Developer,
+        kind: CredentialKind::Jwt,
+        state: CredentialState::Active,
+        expires_at: None,
+        proof: id.proof(),
+    };
+    let key_row = |slot, tenant, role, kind, secret: &str| CredentialRow {
+        slot,
+        tenant: Tenant(tenant),
+        role,
+        kind,
+        proof: Secret::new(secret).digest(),
+        ..token_row.clone()
+    };
+    let keys = VerifyingKeys::new([("k1", SECRET)]);
+    let snapshot = Delta {
+        epoch: 1,
+        changes: vec![
+            Change::SigningKeys(Arc::new(keys)),
+            Change::Tenant(tenant_row(0, "system", TenantState::Active)),
+            Change::Tenant(tenant_row(1, "default", TenantState::Active)),
+            Change::Tenant(tenant_row(2, "acme", TenantState::Active)),
+            Change::Credential(token_row.clone()),
+            Change::Credential(key_row(1, 1, Role::ServiceAccount, CredentialKind::Streaming, STREAMING)),
+            Change::Credential(key_row(2, 0, Role::Admin, CredentialKind::Bootstrap, BOOTSTRAP)),
+        ],
+    };
+    let token = mint(&id, 0, 1, None);
+    Fixture { credentials: Credentials::new(7, &snapshot), token, token_row, epoch: 1 }
+}
+
+fn mint(id: &TokenId, slot: u32, generation: u32, expires_at: Option<Micros>) -> String {
+    let subject = Subject {
+        name: "key:1",
+        tenant_id: "acme",
+        role: Role::Developer,
+        slot,
+        generation,
+        issued_at: NOW,
+        expires_at,
+    };
+    TokenSigner::new("k1", SECRET).mint(&subject, id)
+}
+
+impl Fixture {
+    fn check(&mut self, secret: &str) -> Result<Principal, AuthError> {
+        self.check_at(secret, NOW)
+    }
+
+    fn check_at(&mut self, secret: &str, now: Micros) -> Result<Principal, AuthError> {
+        self.credentials.authenticate(Presented::none().authorization(secret.as_bytes()), now)
+    }
+
+    fn change(&mut self, change: Change) {
+        self.epoch += 1;
+        self.credentials.apply(&Delta { epoch: self.epoch, changes: vec![change] });
+        assert_eq!(self.credentials.epoch(), self.epoch);
+    }
+}
+
+#[test]
+fn each_kind_of_credential_is_its_tenants() {
+    let mut fixture = fixture();
+    let token = format!("Bearer {}", fixture.token);
+    // The second round comes from the cache.
+    for _ in 0..2 {
+        let developer = fixture.check(&token).unwrap();
+        assert_eq!((developer.tenant, &*developer.tenant_id, developer.role), (Tenant(2), "acme", Role::Developer));
+        assert!(developer.may(Permission::ManageSchemas) && !developer.may(Permission::Admin));
+        assert!(!developer.acts_for_others());
+
+        let streaming = fixture.check(STREAMING).unwrap();
+        assert_eq!((streaming.tenant, &*streaming.tenant_id), (Tenant(1), "default"));
+        assert!(streaming.may(Permission::Write) && !streaming.may(Permission::Read));
+        assert_eq!(fixture.check(&STREAMING.to_uppercase()).unwrap(), streaming);
+        let bytes = *(0..16).collect::<Vec<u8>>().first_chunk::<16>().unwrap();
+        assert_eq!(fixture.credentials.authenticate_streaming_key(&bytes, NOW).unwrap(), streaming);
+
+        let bootstrap = fixture.check(BOOTSTRAP).unwrap();
+        assert_eq!((bootstrap.tenant, &*bootstrap.tenant_id), (SYSTEM_TENANT, "system"));
+        assert!(bootstrap.acts_for_others() && bootstrap.may(Permission::ManageTenants));
+    }
+}
+
+#[test]
+fn what_is_not_right_is_refused_in_one_way() {
+    let mut fixture = fixture();
+    let good = fixture.token.clone();
+    let other = mint(&TokenId::random(), 0, 1, None);
+    for wrong in [
+        "x",
+        "rl_bk_",
+        &BOOTSTRAP[..48],
+        &BOOTSTRAP.to_uppercase(),
+        "000102030405060708090a0b0c0d0e10",
+        &STREAMING[1..],
+        &good[..good.len() - 1],
+        &good[1..],
+        // Well signed: another jti, no such row, an older generation, a row of another kind.
+        &other,
+        &mint(&TokenId::random(), 99, 1, None),
+        &mint(&TokenId::random(), u32::MAX, 1, None),
+        &mint(&TokenId::random(), 1, 1, None),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(fixture.check(wrong), Err(AuthError::Refused), "{wrong}");
+        }
+    }
+    assert_eq!(fixture.credentials.authenticate(Presented::none(), NOW), Err(AuthError::Missing));
+    let two = Presented::none().authorization(good.as_bytes()).api_key(STREAMING.as_bytes());
+    assert_eq!(fixture.credentials.authenticate(two, NOW), Err(AuthError::Conflicting));
+}
+
+#[test]
+fn a_revocation_reaches_the_cache_and_the_admit_check() {
+    let mut fixture = fixture();
+    let token = fixture.token.clone();
+    let principal = fixture.check(&token).unwrap();
+    assert!(fixture.credentials.still_valid(principal.slot, principal.generation));
+    let revoked = CredentialRow { state: CredentialState::Revoked, ..fixture.token_row.clone() };
+    fixture.change(Change::Credential(revoked));
+    assert_eq!(fixture.check(&token), Err(AuthError::Refused));
+    assert!(!fixture.credentials.still_valid(principal.slot, principal.generation));
+    assert!(!fixture.credentials.still_valid(99, 0));
+}
+
+#[test]
+fn a_reused_slot_does_not_revive_its_old_token() {
+    let mut fixture = fixture();
+    let old = fixture.token.clone();
+    fixture.check(&old).unwrap();
+    let id = TokenId::random();
+    let next = CredentialRow { generation: 2, proof: id.proof(), ..fixture.token_row.clone() };
+    fixture.change(Change::Credential(next));
+    assert_eq!(fixture.check(&old), Err(AuthError::Refused));
+    assert_eq!(fixture.check(&mint(&id, 0, 1, None)), Err(AuthError::Refused));
+    assert_eq!(fixture.check(&mint(&id, 0, 2, None)).unwrap().generation, 2);
+    assert!(!fixture.credentials.still_valid(0, 1));
+}
+
+#[test]
+fn a_replaced_bootstrap_key_is_dead_at_once() {
+    let mut fixture = fixture();
+    fixture.check(BOOTSTRAP).unwrap();
+    let next = CredentialRow {
+        slot: 2,
+        generation: 2,
+        tenant: SYSTEM_TENANT,
+        role: Role::Admin,
+        kind: CredentialKind::Bootstrap,
+        proof: Secret::new("another-bootstrap-key").digest(),
+        ..fixture.token_row.clone()
+    };
+    fixture.change(Change::Credential(next));
+    assert_eq!(fixture.check(BOOTSTRAP), Err(AuthError::Refused));
+    assert!(fixture.check("another-bootstrap-key").unwrap().acts_for_others());
+    assert_eq!(fixture.credentials.slots_by_digest.len(), 2);
+}
+
+#[test]
+fn expiry_is_seen_in_the_row_and_in_the_token() {
+    let mut fixture = fixture();
+    let id = TokenId::random();
+    let until = |seconds: i64| Micros(seconds * 1_000_000);
+    let row = CredentialRow { proof: id.proof(), expires_at: Some(until(2000)), ..fixture.token_row.clone() };
+    fixture.change(Change::Credential(row));
+    let by_row = mint(&id, 0, 1, None);
+    let by_token = mint(&id, 0, 1, Some(until(1500)));
+    for _ in 0..2 {
+        assert!(fixture.check_at(&by_row, Micros(until(2000).0 - 1)).is_ok());
+        assert_eq!(fixture.check_at(&by_row, until(2000)), Err(AuthError::Refused));
+        assert!(fixture.check_at(&by_token, Micros(until(1500).0 - 1)).is_ok());
+        assert_eq!(fixture.check_at(&by_token, until(1500)), Err(AuthError::Refused));
+    }
+}
+
+#[test]
+fn a_suspended_tenants_keys_rest_and_come_back() {
+    let mut fixture = fixture();
+    let token = fixture.token.clone();
+    fixture.check(&token).unwrap();
+    fixture.change(Change::Tenant(tenant_row(2, "acme", TenantState::Suspended)));
+    assert_eq!(fixture.check(&token), Err(AuthError::Refused));
+    assert!(!fixture.credentials.still_valid(0, 1));
+    assert!(fixture.check(STREAMING).is_ok());
+    fixture.change(Change::Tenant(tenant_row(2, "acme", TenantState::Active)));
+    assert!(fixture.check(&token).is_ok());
+}
+
+#[test]
+fn a_retired_signing_key_empties_the_cache() {
+    let mut fixture = fixture();
+    let token = fixture.token.clone();
+    fixture.check(&token).unwrap();
+    let keys = VerifyingKeys::new([("k2", SECRET)]);
+    fixture.change(Change::SigningKeys(Arc::new(keys)));
+    assert_eq!(fixture.check(&token), Err(AuthError::Refused));
+}
+
+#[test]
+fn headers_may_name_only_the_own_tenant_unless_one_acts_for_others() {
+    use ActingError::{Forbidden, Suspended, Unknown, Unnamed};
+    let mut fixture = fixture();
+    fixture.change(Change::Tenant(tenant_row(3, "rests", TenantState::Suspended)));
+    let developer = fixture.check(&fixture.token.clone()).unwrap();
+    let bootstrap = fixture.check(BOOTSTRAP).unwrap();
+    let check = |principal: &Principal, tenant: Option<&str>, workspace: Option<&str>| {
+        fixture.credentials.acting_tenant(principal, tenant, workspace).map(|row| row.number.0)
+    };
+    for (tenant, workspace, own, others) in [
+        (None, None, Ok(2), Err(Unnamed)),
+        (Some("acme"), None, Ok(2), Ok(2)),
+        (Some("ws-2"), None, Ok(2), Ok(2)),
+        (None, Some("ws-2"), Ok(2), Ok(2)),
+        (None, Some(" 2 "), Ok(2), Ok(2)),
+        (Some("acme"), Some("ws-2"), Ok(2), Ok(2)),
+        (Some("default"), None, Err(Forbidden), Ok(1)),
+        (None, Some("ws-1"), Err(Forbidden), Ok(1)),
+        (Some("acme"), Some("ws-1"), Err(Forbidden), Err(Forbidden)),
+        (Some("nobody"), None, Err(Forbidden), Err(Unknown)),
+        (None, Some("ws-9"), Err(Forbidden), Err(Unknown)),
+        (Some("2"), None, Err(Forbidden), Err(Unknown)),
+        (Some(""), None, Err(Forbidden), Err(Unknown)),
+        (None, Some("ws-02"), Err(Forbidden), Err(Unknown)),
+        (None, Some("ws-0"), Err(Forbidden), Err(Unknown)),
+        (None, Some("0"), Err(Forbidden), Err(Unknown)),
+        (None, Some("ws-99999999999"), Err(Forbidden), Err(Unknown)),
+        (None, Some("+2"), Err(Forbidden), Err(Unknown)),
+        (Some("rests"), None, Err(Forbidden), Err(Suspended)),
+    ] {
+        assert_eq!(check(&developer, tenant, workspace), own, "own {tenant:?} {workspace:?}");
+        assert_eq!(check(&bootstrap, tenant, workspace), others, "others {tenant:?} {workspace:?}");
+    }
+}
+
+#[test]
+fn a_random_key_opens_nothing() {
+    let mut fixture = fixture();
+    for _ in 0..20_000 {
+        assert!(fixture.check(Secret::random_streaming_key().expose()).is_err());
+    }
+}
+
+/// `cargo test --release -p ringlog --lib -- --ignored --nocapture cost_of_a_check`
+#[test]
+#[ignore = "prints a measurement"]
+fn cost_of_a_check() {
+    for key_count in [16, 10_000, 1_000_000] {
+        let ids: Vec<TokenId> = (0..key_count).map(|_| TokenId::random()).collect();
+        let template = fixture().token_row;
+        let mut changes: Vec<Change> = ids
+            .iter()
+            .enumerate()
+            .map(|(slot, id)| {
+                Change::Credential(CredentialRow { slot: slot as u32, proof: id.proof(), ..template.clone() })
+            })
+            .collect();
+        changes.push(Change::Tenant(tenant_row(2, "acme", TenantState::Active)));
+        changes.push(Change::SigningKeys(Arc::new(VerifyingKeys::new([("k1", SECRET)]))));
+        let streaming = Secret::new(STREAMING);
+        changes.push(Change::Credential(CredentialRow {
+            slot: key_count as u32,
+            kind: CredentialKind::Streaming,
+            proof: streaming.digest(),
+            ..template
+        }));
+        let mut credentials = Credentials::new(7, &Delta { epoch: 1, changes });
+        let tokens: Vec<String> =
+            ids.iter().take(20_000).enumerate().map(|(slot, id)| mint(id, slot as u32, 1, None)).collect();
+        let rounds = 200_000;
+        let mut measure = |what: &str, secrets: &[String], valid: bool| {
+            for round in 0..3 {
+                let begin = ringlog_engine::io::clock::monotonic_us();
+                for at in 0..rounds {
+                    let value = secrets[at % secrets.len()].as_bytes();
+                    let answer = credentials.authenticate(Presented::none().authorization(value), NOW);
+                    assert_eq!(answer.is_ok(), valid);
+                }
+                let spent = ringlog_engine::io::clock::monotonic_us() - begin;
+                if round == 2 {
+                    println!("{key_count:>8} keys, {what}: {} ns", spent * 1000 / rounds as u64);
+                }
+            }
+        };
+        let hot: Vec<String> = tokens.iter().take(16).map(|token| format!("Bearer {token}")).collect();
+        println!("token of {} bytes", tokens[0].len());
+        measure("16 hot tokens, cached", &hot, true);
+        measure("all tokens in turn, cached", &tokens, true);
+        measure("one streaming key, cached", &[STREAMING.to_owned()], true);
+        measure("unknown streaming key", &["f".repeat(32)], false);
+        let forged: Vec<String> = hot.iter().map(|token| format!("{}A{}", &token[..60], &token[61..])).collect();
+        measure("forged tokens, MAC refused", &forged, false);
+        let begin = ringlog_engine::io::clock::monotonic_us();
+        for token in tokens.iter().cycle().take(20_000) {
+            assert!(credentials.check_token(token.as_bytes()).is_some());
+        }
+        let spent = ringlog_engine::io::clock::monotonic_us() - begin;
+        println!("{key_count:>8} keys, token not cached: {} ns", spent * 1000 / 20_000);
+    }
+}

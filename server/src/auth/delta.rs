@@ -1,0 +1,84 @@
+//! What the control plane tells every core: whole rows to put in place, under a rising epoch.
+//! A change carries everything that its row holds, so that applying it twice is applying it once.
+
+use std::sync::Arc;
+
+use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
+
+use crate::auth::jwt::VerifyingKeys;
+use crate::auth::role::{Permission, Permissions, Role};
+use crate::auth::secret::Digest;
+
+/// The tenant of those who act for others. It has no events and no shard; the engine's tenants count from 1.
+pub const SYSTEM_TENANT: Tenant = Tenant(0);
+pub const SYSTEM_TENANT_ID: &str = "system";
+
+#[derive(Debug, Clone, Default)]
+pub struct Delta {
+    pub epoch: u64,
+    pub changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Change {
+    Tenant(TenantRow),
+    Credential(CredentialRow),
+    /// Replaces all signing keys: tokens under a key that is not in here are refused.
+    SigningKeys(Arc<VerifyingKeys>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRow {
+    pub number: Tenant,
+    pub id: Arc<str>,
+    pub state: TenantState,
+    pub shard: ShardNumber,
+    /// Events a month; `None` is without limit.
+    pub events_quota: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantState {
+    Active,
+    Suspended,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialRow {
+    pub slot: u32,
+    /// Rises each time the slot gets another credential, so that an old pointer to it finds nothing.
+    pub generation: u32,
+    pub tenant: Tenant,
+    pub role: Role,
+    pub kind: CredentialKind,
+    pub state: CredentialState,
+    pub expires_at: Option<Micros>,
+    /// SHA-256 of a token's `jti`, or of the whole secret where there is no token.
+    pub proof: Digest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    Jwt,
+    Streaming,
+    Bootstrap,
+}
+
+impl CredentialKind {
+    /// What a credential of this kind can do at most, whatever its role. Streaming keys lie in apps that people
+    /// take apart: they write and nothing else.
+    pub const fn ceiling(self) -> Permissions {
+        match self {
+            CredentialKind::Jwt | CredentialKind::Bootstrap => Permissions::of(&Permission::ALL),
+            CredentialKind::Streaming => Permissions::of(&[Permission::Write]),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialState {
+    Active,
+    Revoked,
+}

@@ -1,0 +1,209 @@
+//! The file that holds the signing secret: readable by its owner alone, made once, complete or not there at all.
+//! Never shown, never logged, never guessed around: a file that could be another's work is refused.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustix::fs::OFlags;
+
+use crate::auth::secret::{Secret, random};
+
+/// HS256 takes its strength from the secret: as many bytes as its digest has.
+const SECRET_BYTES_MIN: usize = 32;
+const SECRET_BYTES_MAX: usize = 4096;
+const OTHERS: u32 = 0o077;
+
+/// What the examples of the systems in the seeds, and of half the world, ship with.
+const KNOWN_DEFAULTS: [&str; 7] =
+    ["change_me", "change-me", "changeme", "default-secret", "default_secret", "your-secret", "your_secret"];
+
+#[derive(Debug)]
+pub enum SecretFileError {
+    Missing(PathBuf),
+    TooShort { path: PathBuf, bytes: usize },
+    TooLong(PathBuf),
+    NotAFile(PathBuf),
+    Readable { path: PathBuf, mode: u32 },
+    Owner { path: PathBuf, uid: u32 },
+    KnownDefault(PathBuf),
+    NotText(PathBuf),
+    Io { path: PathBuf, error: io::Error },
+}
+
+impl fmt::Display for SecretFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretFileError::Missing(path) => write!(
+                f,
+                "{}: the signing secret is not there, and keys were signed with it: restore the file",
+                path.display()
+            ),
+            SecretFileError::TooShort { path, bytes } => {
+                write!(f, "{}: {bytes} bytes are too short, at least {SECRET_BYTES_MIN} are needed", path.display())
+            }
+            SecretFileError::TooLong(path) => {
+                write!(f, "{}: longer than {SECRET_BYTES_MAX} bytes", path.display())
+            }
+            SecretFileError::NotAFile(path) => write!(f, "{}: not a regular file", path.display()),
+            SecretFileError::Readable { path, mode } => write!(
+                f,
+                "{0}: mode {mode:04o} lets others read the secret: chmod 600 '{0}', and replace it if they may have",
+                path.display()
+            ),
+            SecretFileError::Owner { path, uid } => {
+                write!(f, "{}: belongs to user {uid}, who could replace it", path.display())
+            }
+            SecretFileError::KnownDefault(path) => {
+                write!(f, "{}: this is an example's secret, which everybody knows", path.display())
+            }
+            SecretFileError::NotText(path) => write!(f, "{}: not a line of visible ASCII", path.display()),
+            SecretFileError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for SecretFileError {}
+
+/// Reads the secret, or `None` where no file is.
+pub fn load(path: &Path) -> Result<Option<Secret>, SecretFileError> {
+    let io_error = |error| SecretFileError::Io { path: path.into(), error };
+    // A link could point at something that others write.
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK).bits();
+    let file = match OpenOptions::new().read(true).custom_flags(flags as i32).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(SecretFileError::NotAFile(path.into()));
+        }
+        Err(error) => return Err(io_error(error)),
+    };
+    let metadata = file.metadata().map_err(io_error)?;
+    if !metadata.is_file() {
+        return Err(SecretFileError::NotAFile(path.into()));
+    }
+    if metadata.mode() & OTHERS != 0 {
+        return Err(SecretFileError::Readable { path: path.into(), mode: metadata.mode() & 0o7777 });
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.uid() != own && metadata.uid() != 0 {
+        return Err(SecretFileError::Owner { path: path.into(), uid: metadata.uid() });
+    }
+    let mut bytes = Vec::new();
+    file.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io_error)?;
+    if SECRET_BYTES_MAX < bytes.len() {
+        return Err(SecretFileError::TooLong(path.into()));
+    }
+    check(path, bytes.trim_ascii()).map(Some)
+}
+
+/// Makes a file with a new secret in it. It must not be there yet.
+pub fn create(path: &Path) -> Result<Secret, SecretFileError> {
+    let secret = Secret::new(URL_SAFE_NO_PAD.encode(random::<32>()));
+    write_private(path, format!("{}\n", secret.expose()).as_bytes())
+        .map_err(|error| SecretFileError::Io { path: path.into(), error })?;
+    Ok(secret)
+}
+
+/// Puts a file of mode 0600 in place: written aside, synced, renamed, its directory synced.
+pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    // What a crash left behind here is nobody's.
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    std::fs::rename(&aside, path)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
+
+fn check(path: &Path, bytes: &[u8]) -> Result<Secret, SecretFileError> {
+    if bytes.len() < SECRET_BYTES_MIN {
+        return Err(SecretFileError::TooShort { path: path.into(), bytes: bytes.len() });
+    }
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => text,
+        _ => return Err(SecretFileError::NotText(path.into())),
+    };
+    let lower = text.to_ascii_lowercase();
+    let is_one_character = text.bytes().all(|byte| byte == bytes[0]);
+    if is_one_character || KNOWN_DEFAULTS.iter().any(|known| lower.contains(known)) {
+        return Err(SecretFileError::KnownDefault(path.into()));
+    }
+    Ok(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn written(contents: &str, mode: u32) -> Result<Option<Secret>, SecretFileError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("jwt-secret");
+        std::fs::write(&path, contents).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        load(&path)
+    }
+
+    #[test]
+    fn a_made_secret_is_private_and_reads_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("jwt-secret");
+        assert!(load(&path).unwrap().is_none());
+        std::fs::write(directory.path().join("jwt-secret.new"), "left by a crash").unwrap();
+        let made = create(&path).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(made.clone()));
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_ne!(create(&path).unwrap(), made);
+    }
+
+    #[test]
+    fn weak_or_open_secrets_are_refused() {
+        let good = "0123456789abcdef0123456789abcdef";
+        assert_eq!(written(&format!("{good}\n"), 0o600).unwrap().unwrap().expose(), good);
+        assert!(matches!(written(good, 0o400), Ok(Some(_))));
+        for mode in [0o640, 0o604, 0o644, 0o620, 0o601, 0o660] {
+            assert!(matches!(written(good, mode), Err(SecretFileError::Readable { .. })), "{mode:o}");
+        }
+        assert!(matches!(written(&good[1..], 0o600), Err(SecretFileError::TooShort { bytes: 31, .. })));
+        assert!(matches!(written("", 0o600), Err(SecretFileError::TooShort { bytes: 0, .. })));
+        assert!(matches!(written(&"x1".repeat(2049), 0o600), Err(SecretFileError::TooLong(_))));
+        assert!(matches!(written(&format!("{good} {good}"), 0o600), Err(SecretFileError::NotText(_))));
+        for known in ["default-secret-change-in-production", "CHANGE_ME_IN_PRODUCTION_0123456789", &"0".repeat(64)] {
+            let refused = written(known, 0o600);
+            assert!(matches!(refused, Err(SecretFileError::KnownDefault(_))), "{known}");
+        }
+    }
+
+    #[test]
+    fn links_and_directories_are_not_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target");
+        create(&target).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(matches!(load(&link), Err(SecretFileError::NotAFile(_))));
+        assert!(matches!(load(directory.path()), Err(SecretFileError::NotAFile(_))));
+    }
+
+    #[test]
+    fn an_error_does_not_show_the_secret() {
+        let error = written("default-secret-change-in-production", 0o600).unwrap_err();
+        assert!(!error.to_string().contains("change-in"), "{error}");
+    }
+}

@@ -1,0 +1,348 @@
+//! The control plane's one writer: checks a change, makes it durable, takes it in, and keeps what cores must hear.
+//! Time is an argument here; threads and cores are `thread`'s business.
+//!
+//! After a failed append nobody knows what is on disk: it latches, and every later change is refused until a restart.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
+
+use crate::auth::delta::{Change, CredentialKind, Delta};
+use crate::auth::jwt::{Subject, TokenId, TokenSigner, VerifyingKeys};
+use crate::auth::role::Role;
+use crate::auth::secret::{Digest, Secret};
+use crate::auth::tenant_id::Email;
+use crate::catalog::log::{CatalogError, CatalogLog};
+use crate::catalog::onboard_limit::OnboardLimit;
+use crate::catalog::records::{Actor, Body, NewKey, Origin, Outcome, Record, TenantCreated, chain_digest};
+use crate::catalog::state::{State, StateError};
+
+/// What the first seed's page promises a self-service tenant.
+pub const FREE_TIER: &str = "free";
+pub const FREE_EVENTS_QUOTA: u64 = 100_000;
+
+const NAME_CHARS_MAX: usize = 128;
+const FIRST_KEY_NAME: &str = "onboarding";
+
+#[derive(Debug, Clone, Copy)]
+pub struct ControlSettings {
+    pub shard_count: u32,
+    /// Per address; 0 is without limit.
+    pub onboard_per_hour: u32,
+}
+
+/// A checked request to onboard.
+#[derive(Debug, Clone)]
+pub struct Onboard {
+    email: Email,
+    name: String,
+    /// The peer, or what a trusted proxy says it is.
+    pub source: IpAddr,
+    pub request_id: String,
+    /// When the request came, by both clocks of the core that took it.
+    pub at: Micros,
+    pub monotonic_us: u64,
+}
+
+/// A tenant's display name cannot be this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameError {
+    Empty,
+    TooLong,
+    Control,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameError::Empty => write!(f, "the name is empty"),
+            NameError::TooLong => write!(f, "the name has more than {NAME_CHARS_MAX} characters"),
+            NameError::Control => write!(f, "the name contains a control character"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+impl Onboard {
+    /// Without a name, the tenant is called by what stands before the `@`.
+    pub fn new(
+        email: Email,
+        name: Option<&str>,
+        source: IpAddr,
+        request_id: String,
+        at: Micros,
+        monotonic_us: u64,
+    ) -> Result<Onboard, NameError> {
+        let name = name.map_or(email.local(), str::trim);
+        if name.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if NAME_CHARS_MAX < name.chars().count() {
+            return Err(NameError::TooLong);
+        }
+        if name.chars().any(char::is_control) {
+            return Err(NameError::Control);
+        }
+        let name = name.to_owned();
+        Ok(Onboard { email, name, source, request_id, at, monotonic_us })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Onboarded {
+    pub tenant: Tenant,
+    pub tenant_id: String,
+    pub shard: ShardNumber,
+    pub api_key: Secret,
+    pub tier: &'static str,
+    pub events_quota: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnboardError {
+    /// The address, or its id, has a tenant.
+    TenantExists,
+    RateLimited {
+        retry_after_seconds: u64,
+    },
+    /// No more tenants or keys fit, or the disk has no room. Nothing was changed.
+    Full,
+    /// It may be stored, and is not known everywhere. A restart decides.
+    OutcomeUnknown,
+}
+
+/// Why a catalog cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    Log(CatalogError),
+    /// A tenant lives on a shard beyond the count: the count was lowered.
+    ShardGone {
+        tenant: u32,
+        shard: u32,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Log(error) => error.fmt(f),
+            OpenError::ShardGone { tenant, shard } => {
+                write!(f, "tenant {tenant} lives on shard {shard}: the number of shards can be raised, never lowered")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub enum ChangeError {
+    /// It cannot follow what is there. Nothing was changed.
+    State(StateError),
+    Log(CatalogError),
+    /// An earlier change failed in the middle.
+    Latched,
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChangeError::State(error) => error.fmt(f),
+            ChangeError::Log(error) => error.fmt(f),
+            ChangeError::Latched => {
+                write!(f, "an earlier change failed in the middle: restart to find out what is stored")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChangeError {}
+
+pub struct Control<L> {
+    log: L,
+    state: State,
+    limit: OnboardLimit,
+    tenants_by_shard: Vec<u32>,
+    signer: Option<TokenSigner>,
+    verifying: Arc<VerifyingKeys>,
+    /// What cores have not heard yet.
+    pending: Vec<Change>,
+    epoch: u64,
+    latched: bool,
+}
+
+impl<L: CatalogLog> Control<L> {
+    /// Replays the log. The catalog cannot sign anything before `set_up`.
+    pub fn open(mut log: L, settings: ControlSettings) -> Result<Control<L>, OpenError> {
+        assert!(0 < settings.shard_count);
+        let mut state = State::default();
+        log.replay(&mut |bytes| {
+            let at = state.record_count() + 1;
+            let damaged = |why: &dyn fmt::Display| CatalogError::Damaged(format!("record {at}: {why}"));
+            let record = Record::decode(bytes).map_err(|error| damaged(&error))?;
+            state.apply(&record, chain_digest(bytes)).map_err(|error| damaged(&error))?;
+            Ok(())
+        })
+        .map_err(OpenError::Log)?;
+        let mut tenants_by_shard = vec![0; settings.shard_count as usize];
+        for entry in state.tenants() {
+            let (tenant, shard) = (entry.made.number, entry.made.shard);
+            match tenants_by_shard.get_mut(shard as usize) {
+                Some(count) => *count += 1,
+                None => return Err(OpenError::ShardGone { tenant, shard }),
+            }
+        }
+        Ok(Control {
+            log,
+            state,
+            limit: OnboardLimit::new(settings.onboard_per_hour),
+            tenants_by_shard,
+            signer: None,
+            verifying: Arc::default(),
+            pending: Vec::new(),
+            epoch: 1,
+            latched: false,
+        })
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Everything that cores must know as of now: what `Credentials::new` begins with.
+    pub fn snapshot(&mut self) -> Delta {
+        // They are in the snapshot.
+        self.pending.clear();
+        let mut changes = self.state.snapshot();
+        changes.push(Change::SigningKeys(Arc::clone(&self.verifying)));
+        Delta { epoch: self.epoch, changes }
+    }
+
+    /// What changed since the last one, under the next epoch.
+    pub fn take_delta(&mut self) -> Option<Delta> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        self.epoch += 1;
+        Some(Delta { epoch: self.epoch, changes: std::mem::take(&mut self.pending) })
+    }
+
+    /// Makes a tenant with its first key. Durable when it returns; no core has heard of it yet.
+    pub fn onboard(&mut self, request: &Onboard) -> Result<Onboarded, OnboardError> {
+        // Addresses that exist count too, or this would be a way to try out whole lists of them.
+        if let Err(retry) = self.limit.admit(request.source, request.monotonic_us) {
+            return Err(OnboardError::RateLimited { retry_after_seconds: retry.seconds });
+        }
+        let id = request.email.tenant_id();
+        let is_taken = self.state.tenant_by_email(request.email.as_str()).is_some();
+        if is_taken || self.state.tenant_by_id(&id).is_some() {
+            return Err(OnboardError::TenantExists);
+        }
+        let number = self.state.next_tenant();
+        let token_id = TokenId::random();
+        let key = self
+            .new_key(number, CredentialKind::Jwt, Role::Developer, FIRST_KEY_NAME, token_id.proof())
+            .map_err(|_| OnboardError::Full)?;
+        let shard = self.least_loaded_shard();
+        let body = TenantCreated {
+            number,
+            id: id.clone(),
+            name: request.name.clone(),
+            email: Some(request.email.as_str().to_owned()),
+            tier: FREE_TIER.to_owned(),
+            events_quota: Some(FREE_EVENTS_QUOTA),
+            shard,
+            key: Some(key.clone()),
+        };
+        let origin = Origin {
+            actor: Actor::Anonymous,
+            source: Some(request.source),
+            request_id: Some(request.request_id.clone()),
+        };
+        self.commit(Body::TenantCreated(body), origin, request.at).map_err(|error| match error {
+            ChangeError::State(StateError::EmailTaken | StateError::TenantIdTaken) => OnboardError::TenantExists,
+            ChangeError::State(_) | ChangeError::Log(CatalogError::Full) => OnboardError::Full,
+            ChangeError::Log(_) | ChangeError::Latched => OnboardError::OutcomeUnknown,
+        })?;
+        let subject = Subject {
+            name: &format!("key:{}", key.key),
+            tenant_id: &id,
+            role: key.role,
+            slot: key.slot,
+            generation: key.generation,
+            issued_at: request.at,
+            expires_at: None,
+        };
+        let signer = self.signer.as_ref().expect("a catalog serves requests after set_up only");
+        let api_key = Secret::new(signer.mint(&subject, &token_id));
+        Ok(Onboarded {
+            tenant: Tenant(number),
+            tenant_id: id,
+            shard: ShardNumber(shard),
+            api_key,
+            tier: FREE_TIER,
+            events_quota: FREE_EVENTS_QUOTA,
+        })
+    }
+
+    /// The record's fields of a key that is about to be made.
+    pub(super) fn new_key(
+        &self,
+        tenant: u32,
+        kind: CredentialKind,
+        role: Role,
+        name: &str,
+        proof: Digest,
+    ) -> Result<NewKey, ChangeError> {
+        let (slot, generation) = self.state.next_slot().ok_or(ChangeError::State(StateError::KeysFull))?;
+        let key = self.state.next_key();
+        Ok(NewKey { key, slot, generation, tenant, kind, role, name: name.to_owned(), proof, expires_at: None })
+    }
+
+    /// Checks, makes durable, takes in. The order is the promise.
+    pub(super) fn commit(&mut self, body: Body, origin: Origin, at: Micros) -> Result<(), ChangeError> {
+        if self.latched {
+            return Err(ChangeError::Latched);
+        }
+        self.state.check(&body).map_err(ChangeError::State)?;
+        // A clock that was set back does not put a record before its predecessor.
+        let at = at.max(self.state.last_at());
+        let record = Record { at, origin, outcome: Outcome::Ok, prev: self.state.head(), body };
+        let bytes = record.encode();
+        if let Err(error) = self.log.append(&bytes, &record.body.entity(), record.body.kind()) {
+            self.latched = error != CatalogError::Full;
+            return Err(ChangeError::Log(error));
+        }
+        let changes = self.state.apply(&record, chain_digest(&bytes)).expect("it was checked before it was written");
+        self.pending.extend(changes);
+        if let Body::TenantCreated(tenant) = &record.body {
+            self.tenants_by_shard[tenant.shard as usize] += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sign_with(&mut self, kid: &str, secret: &Secret) {
+        let bytes = secret.expose().as_bytes();
+        self.signer = Some(TokenSigner::new(kid, bytes));
+        self.verifying = Arc::new(VerifyingKeys::new([(kid, bytes)]));
+        self.pending.push(Change::SigningKeys(Arc::clone(&self.verifying)));
+    }
+
+    /// The first of those that have the fewest tenants.
+    pub(super) fn least_loaded_shard(&self) -> u32 {
+        let least = self.tenants_by_shard.iter().enumerate().min_by_key(|(_, count)| **count);
+        least.expect("there is at least one shard").0 as u32
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_log(self) -> L {
+        self.log
+    }
+}
+
+#[cfg(test)]
+mod tests;

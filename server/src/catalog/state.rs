@@ -1,0 +1,536 @@
+//! The catalog in memory: what all records together say. It changes by [`State::apply`] and in no other way, so that
+//! a replay gives what the last life had; it reads no clock, no file and no randomness.
+//!
+//! Invariant: tenant numbers and key numbers rise by one and are never reused; a slot's generation rises by one with
+//! each key in it; every id, address and key belongs to one tenant.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+
+use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
+
+use crate::auth::credentials::{CREDENTIALS_MAX, TENANTS_MAX};
+use crate::auth::delta::{
+    Change, CredentialKind, CredentialRow, CredentialState, SYSTEM_TENANT, SYSTEM_TENANT_ID, TenantRow, TenantState,
+};
+use crate::auth::jwt::SIGNING_KEYS_MAX;
+use crate::auth::secret::Digest;
+use crate::catalog::records::{Body, CHAIN_START, NewKey, Record, TenantCreated};
+
+#[derive(Debug, Clone)]
+pub struct TenantEntry {
+    pub created_at: Micros,
+    pub state: TenantState,
+    pub made: TenantCreated,
+}
+
+#[derive(Debug, Clone)]
+pub struct KeyEntry {
+    pub created_at: Micros,
+    pub state: CredentialState,
+    pub made: NewKey,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    generation: u32,
+    key: Option<u64>,
+}
+
+/// Why a record cannot follow what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateError {
+    /// Its `prev` is not the hash of the record before.
+    Chain,
+    TenantNumber,
+    TenantIdTaken,
+    EmailTaken,
+    NoSuchTenant,
+    TenantsFull,
+    KeyNumber,
+    KeyTenant,
+    KeyKind,
+    Slot,
+    KeysFull,
+    ProofTaken,
+    NoSuchKey,
+    AlreadyRevoked,
+    SigningSecretTaken,
+    SigningSecretsFull,
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StateError::Chain => "it does not name the hash of the record before it",
+            StateError::TenantNumber => "it skips or reuses a tenant's number",
+            StateError::TenantIdTaken => "its tenant id belongs to another tenant",
+            StateError::EmailTaken => "its e-mail address belongs to another tenant",
+            StateError::NoSuchTenant => "its tenant does not exist",
+            StateError::TenantsFull => "there are as many tenants as there can be",
+            StateError::KeyNumber => "it skips or reuses a key's number",
+            StateError::KeyTenant => "its key is for another tenant",
+            StateError::KeyKind => "its key is of another kind",
+            StateError::Slot => "its slot is not the next one",
+            StateError::KeysFull => "there are as many live keys as there can be",
+            StateError::ProofTaken => "the same key exists already",
+            StateError::NoSuchKey => "its key does not exist",
+            StateError::AlreadyRevoked => "its key is revoked already",
+            StateError::SigningSecretTaken => "its signing secret exists already",
+            StateError::SigningSecretsFull => "there are as many signing secrets as there can be",
+        })
+    }
+}
+
+impl std::error::Error for StateError {}
+
+#[derive(Debug)]
+pub struct State {
+    head: Digest,
+    last_at: Micros,
+    record_count: u64,
+    /// By number, from 1.
+    tenants: BTreeMap<u32, TenantEntry>,
+    tenants_by_id: HashMap<String, u32>,
+    tenants_by_email: HashMap<String, u32>,
+    keys: BTreeMap<u64, KeyEntry>,
+    /// Live keys that are found by their digest, by its first eight bytes: what the cores index them by.
+    keys_by_digest: HashMap<u64, u64>,
+    slots: Vec<Slot>,
+    /// The longest free first, so that a slot's generations last.
+    free_slots: VecDeque<u32>,
+    bootstrap: Option<u64>,
+    kids: Vec<String>,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            head: CHAIN_START,
+            last_at: Micros(0),
+            record_count: 0,
+            tenants: BTreeMap::new(),
+            tenants_by_id: HashMap::new(),
+            tenants_by_email: HashMap::new(),
+            keys: BTreeMap::new(),
+            keys_by_digest: HashMap::new(),
+            slots: Vec::new(),
+            free_slots: VecDeque::new(),
+            bootstrap: None,
+            kids: Vec::new(),
+        }
+    }
+}
+
+impl State {
+    /// Takes a record in, whose bytes have `digest`, and returns what cores must hear of it. An error changes nothing.
+    pub fn apply(&mut self, record: &Record, digest: Digest) -> Result<Vec<Change>, StateError> {
+        if record.prev != self.head {
+            return Err(StateError::Chain);
+        }
+        self.check(&record.body)?;
+        self.head = digest;
+        self.last_at = self.last_at.max(record.at);
+        self.record_count += 1;
+        Ok(match &record.body {
+            Body::SigningSecretCreated(body) => {
+                self.kids.push(body.kid.clone());
+                Vec::new()
+            }
+            Body::TenantCreated(body) => self.put_tenant(body, record.at),
+            Body::KeyMinted(key) => vec![self.put_key(key, record.at)],
+            Body::KeyRevoked(body) => vec![self.revoke(body.key)],
+            Body::BootstrapKeySet(key) => {
+                let put = self.put_key(key, record.at);
+                let old = self.bootstrap.replace(key.key);
+                old.map(|old| self.revoke(old)).into_iter().chain([put]).collect()
+            }
+            Body::Skipped { .. } => Vec::new(),
+        })
+    }
+
+    /// Whether a record with this body could follow. Asked before it is made durable.
+    pub fn check(&self, body: &Body) -> Result<(), StateError> {
+        match body {
+            Body::SigningSecretCreated(body) if self.kids.contains(&body.kid) => Err(StateError::SigningSecretTaken),
+            Body::SigningSecretCreated(_) if SIGNING_KEYS_MAX <= self.kids.len() => Err(StateError::SigningSecretsFull),
+            Body::SigningSecretCreated(_) | Body::Skipped { .. } => Ok(()),
+            Body::TenantCreated(body) => self.check_tenant(body),
+            Body::KeyMinted(key) => {
+                if key.kind == CredentialKind::Bootstrap {
+                    return Err(StateError::KeyKind);
+                }
+                if !self.tenants.contains_key(&key.tenant) && key.tenant != SYSTEM_TENANT.0 {
+                    return Err(StateError::NoSuchTenant);
+                }
+                self.check_key(key)
+            }
+            Body::BootstrapKeySet(key) => {
+                if key.kind != CredentialKind::Bootstrap {
+                    return Err(StateError::KeyKind);
+                }
+                if key.tenant != SYSTEM_TENANT.0 {
+                    return Err(StateError::KeyTenant);
+                }
+                self.check_key(key)
+            }
+            Body::KeyRevoked(body) => match self.keys.get(&body.key) {
+                None => Err(StateError::NoSuchKey),
+                Some(key) if key.state == CredentialState::Revoked => Err(StateError::AlreadyRevoked),
+                Some(_) => Ok(()),
+            },
+        }
+    }
+
+    fn check_tenant(&self, body: &TenantCreated) -> Result<(), StateError> {
+        if body.number != self.next_tenant() {
+            return Err(StateError::TenantNumber);
+        }
+        if TENANTS_MAX <= body.number as usize {
+            return Err(StateError::TenantsFull);
+        }
+        if self.tenants_by_id.contains_key(&body.id) || body.id == SYSTEM_TENANT_ID {
+            return Err(StateError::TenantIdTaken);
+        }
+        if body.email.as_ref().is_some_and(|email| self.tenants_by_email.contains_key(email)) {
+            return Err(StateError::EmailTaken);
+        }
+        match &body.key {
+            Some(key) if key.tenant != body.number => Err(StateError::KeyTenant),
+            Some(key) if key.kind == CredentialKind::Bootstrap => Err(StateError::KeyKind),
+            Some(key) => self.check_key(key),
+            None => Ok(()),
+        }
+    }
+
+    fn check_key(&self, key: &NewKey) -> Result<(), StateError> {
+        if key.key != self.next_key() {
+            return Err(StateError::KeyNumber);
+        }
+        let (slot, generation) = self.next_slot().ok_or(StateError::KeysFull)?;
+        if (key.slot, key.generation) != (slot, generation) {
+            return Err(StateError::Slot);
+        }
+        if key.kind != CredentialKind::Jwt && self.keys_by_digest.contains_key(&prefix(&key.proof)) {
+            return Err(StateError::ProofTaken);
+        }
+        Ok(())
+    }
+
+    fn put_tenant(&mut self, body: &TenantCreated, at: Micros) -> Vec<Change> {
+        self.tenants_by_id.insert(body.id.clone(), body.number);
+        if let Some(email) = &body.email {
+            self.tenants_by_email.insert(email.clone(), body.number);
+        }
+        let made = TenantCreated { key: None, ..body.clone() };
+        let entry = TenantEntry { created_at: at, state: TenantState::Active, made };
+        let row = Change::Tenant(tenant_row(&entry));
+        self.tenants.insert(body.number, entry);
+        let key = body.key.as_ref().map(|key| self.put_key(key, at));
+        [row].into_iter().chain(key).collect()
+    }
+
+    fn put_key(&mut self, key: &NewKey, at: Micros) -> Change {
+        let slot = Slot { generation: key.generation, key: Some(key.key) };
+        match self.slots.get_mut(key.slot as usize) {
+            Some(free) => {
+                *free = slot;
+                let first = self.free_slots.pop_front();
+                assert_eq!(first, Some(key.slot));
+            }
+            None => self.slots.push(slot),
+        }
+        if key.kind != CredentialKind::Jwt {
+            self.keys_by_digest.insert(prefix(&key.proof), key.key);
+        }
+        let entry = KeyEntry { created_at: at, state: CredentialState::Active, made: key.clone() };
+        let row = credential_row(&entry);
+        self.keys.insert(key.key, entry);
+        Change::Credential(row)
+    }
+
+    fn revoke(&mut self, number: u64) -> Change {
+        let key = self.keys.get_mut(&number).expect("a key is checked before it is revoked");
+        key.state = CredentialState::Revoked;
+        let row = credential_row(key);
+        if key.made.kind != CredentialKind::Jwt {
+            self.keys_by_digest.remove(&prefix(&key.made.proof));
+        }
+        if self.bootstrap == Some(number) {
+            self.bootstrap = None;
+        }
+        let slot = &mut self.slots[row.slot as usize];
+        slot.key = None;
+        // A slot whose generations are used up rests for ever.
+        if slot.generation < u32::MAX {
+            self.free_slots.push_back(row.slot);
+        }
+        Change::Credential(row)
+    }
+
+    pub fn head(&self) -> Digest {
+        self.head
+    }
+
+    pub fn last_at(&self) -> Micros {
+        self.last_at
+    }
+
+    pub fn record_count(&self) -> u64 {
+        self.record_count
+    }
+
+    pub fn next_tenant(&self) -> u32 {
+        self.tenants.last_key_value().map_or(1, |(number, _)| number + 1)
+    }
+
+    pub fn next_key(&self) -> u64 {
+        self.keys.last_key_value().map_or(1, |(number, _)| number + 1)
+    }
+
+    /// Slot and generation of the next key, unless all are in use.
+    pub fn next_slot(&self) -> Option<(u32, u32)> {
+        match self.free_slots.front() {
+            Some(slot) => Some((*slot, self.slots[*slot as usize].generation + 1)),
+            None if self.slots.len() < CREDENTIALS_MAX => Some((self.slots.len() as u32, 1)),
+            None => None,
+        }
+    }
+
+    /// Every tenant, by number.
+    pub fn tenants(&self) -> impl Iterator<Item = &TenantEntry> {
+        self.tenants.values()
+    }
+
+    pub fn tenant(&self, number: Tenant) -> Option<&TenantEntry> {
+        self.tenants.get(&number.0)
+    }
+
+    pub fn tenant_by_id(&self, id: &str) -> Option<&TenantEntry> {
+        self.tenants.get(self.tenants_by_id.get(id)?)
+    }
+
+    pub fn tenant_by_email(&self, email: &str) -> Option<&TenantEntry> {
+        self.tenants.get(self.tenants_by_email.get(email)?)
+    }
+
+    /// Every key that ever was, by number.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyEntry> {
+        self.keys.values()
+    }
+
+    pub fn bootstrap(&self) -> Option<&KeyEntry> {
+        self.keys.get(&self.bootstrap?)
+    }
+
+    pub fn kids(&self) -> &[String] {
+        &self.kids
+    }
+
+    /// Everything that a core must know, but for the signing secrets, which are not in here.
+    pub fn snapshot(&self) -> Vec<Change> {
+        let system = TenantRow {
+            number: SYSTEM_TENANT,
+            id: SYSTEM_TENANT_ID.into(),
+            state: TenantState::Active,
+            shard: ShardNumber(0),
+            events_quota: None,
+        };
+        let tenants = self.tenants.values().map(tenant_row);
+        let keys = self.slots.iter().filter_map(|slot| slot.key).map(|key| credential_row(&self.keys[&key]));
+        [Change::Tenant(system)]
+            .into_iter()
+            .chain(tenants.map(Change::Tenant))
+            .chain(keys.map(Change::Credential))
+            .collect()
+    }
+}
+
+fn tenant_row(entry: &TenantEntry) -> TenantRow {
+    TenantRow {
+        number: Tenant(entry.made.number),
+        id: entry.made.id.as_str().into(),
+        state: entry.state,
+        shard: ShardNumber(entry.made.shard),
+        events_quota: entry.made.events_quota,
+    }
+}
+
+fn credential_row(entry: &KeyEntry) -> CredentialRow {
+    CredentialRow {
+        slot: entry.made.slot,
+        generation: entry.made.generation,
+        tenant: Tenant(entry.made.tenant),
+        role: entry.made.role,
+        kind: entry.made.kind,
+        state: entry.state,
+        expires_at: entry.made.expires_at.map(Micros),
+        proof: entry.made.proof,
+    }
+}
+
+fn prefix(digest: &Digest) -> u64 {
+    u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::role::Role;
+    use crate::catalog::records::{KeyRevoked, Origin, Outcome, SigningSecretCreated, chain_digest};
+
+    #[derive(Default)]
+    struct Catalog {
+        state: State,
+        records: Vec<Record>,
+    }
+
+    impl Catalog {
+        fn put(&mut self, body: Body) -> Result<Vec<Change>, StateError> {
+            let at = Micros(self.records.len() as i64);
+            let record = Record { at, origin: Origin::server(), outcome: Outcome::Ok, prev: self.state.head(), body };
+            let changes = self.state.apply(&record, chain_digest(&record.encode()))?;
+            self.records.push(record);
+            Ok(changes)
+        }
+
+        fn key(&self, tenant: u32, kind: CredentialKind) -> NewKey {
+            let key = self.state.next_key();
+            let (slot, generation) = self.state.next_slot().unwrap();
+            let role = Role::Developer;
+            NewKey {
+                key,
+                slot,
+                generation,
+                tenant,
+                kind,
+                role,
+                name: "k".into(),
+                proof: [key as u8; 32],
+                expires_at: None,
+            }
+        }
+
+        fn tenant(&self, id: &str, email: Option<&str>) -> TenantCreated {
+            TenantCreated {
+                number: self.state.next_tenant(),
+                id: id.into(),
+                name: id.into(),
+                email: email.map(str::to_owned),
+                tier: "free".into(),
+                events_quota: Some(1),
+                shard: 0,
+                key: None,
+            }
+        }
+    }
+
+    fn filled() -> Catalog {
+        let mut catalog = Catalog::default();
+        catalog.put(Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() })).unwrap();
+        catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
+        catalog.put(Body::TenantCreated(catalog.tenant("default", None))).unwrap();
+        catalog.put(Body::KeyMinted(catalog.key(1, CredentialKind::Streaming))).unwrap();
+        let key = NewKey { tenant: 2, ..catalog.key(1, CredentialKind::Jwt) };
+        let tenant = TenantCreated { key: Some(key), ..catalog.tenant("acme", Some("a@b.c")) };
+        catalog.put(Body::TenantCreated(tenant)).unwrap();
+        catalog
+    }
+
+    #[test]
+    fn what_is_put_is_found() {
+        let catalog = filled();
+        assert_eq!(catalog.state.tenant_by_id("acme").unwrap().made.number, 2);
+        assert_eq!(catalog.state.tenant_by_email("a@b.c").unwrap().made.id, "acme");
+        assert_eq!(catalog.state.bootstrap().unwrap().made.key, 1);
+        assert_eq!(catalog.state.keys().count(), 3);
+        assert_eq!(catalog.state.kids(), ["k1"]);
+        // System, two tenants, three keys.
+        assert_eq!(catalog.state.snapshot().len(), 6);
+    }
+
+    #[test]
+    fn what_cannot_follow_is_refused_and_changes_nothing() {
+        let mut catalog = filled();
+        let before = format!("{:?}", catalog.state);
+        let tenant = |id, email| catalog.tenant(id, email);
+        let key = catalog.key(2, CredentialKind::Jwt);
+        let streaming = catalog.key(2, CredentialKind::Streaming);
+        let wrong = [
+            (Body::TenantCreated(TenantCreated { number: 2, ..tenant("x", None) }), StateError::TenantNumber),
+            (Body::TenantCreated(TenantCreated { number: 4, ..tenant("x", None) }), StateError::TenantNumber),
+            (Body::TenantCreated(tenant("acme", None)), StateError::TenantIdTaken),
+            (Body::TenantCreated(tenant("system", None)), StateError::TenantIdTaken),
+            (Body::TenantCreated(tenant("x", Some("a@b.c"))), StateError::EmailTaken),
+            (Body::TenantCreated(TenantCreated { key: Some(key.clone()), ..tenant("x", None) }), StateError::KeyTenant),
+            (Body::KeyMinted(NewKey { tenant: 9, ..key.clone() }), StateError::NoSuchTenant),
+            (Body::KeyMinted(NewKey { key: 1, ..key.clone() }), StateError::KeyNumber),
+            (Body::KeyMinted(NewKey { slot: 0, ..key.clone() }), StateError::Slot),
+            (Body::KeyMinted(NewKey { generation: 2, ..key.clone() }), StateError::Slot),
+            (Body::KeyMinted(NewKey { proof: [2; 32], ..streaming.clone() }), StateError::ProofTaken),
+            (Body::KeyMinted(NewKey { kind: CredentialKind::Bootstrap, ..key.clone() }), StateError::KeyKind),
+            (Body::BootstrapKeySet(streaming), StateError::KeyKind),
+            (Body::BootstrapKeySet(NewKey { kind: CredentialKind::Bootstrap, ..key }), StateError::KeyTenant),
+            (Body::KeyRevoked(KeyRevoked { key: 9 }), StateError::NoSuchKey),
+            (Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() }), StateError::SigningSecretTaken),
+        ];
+        for (body, expected) in wrong {
+            assert_eq!(catalog.put(body.clone()).unwrap_err(), expected, "{body:?}");
+        }
+        assert_eq!(format!("{:?}", catalog.state), before);
+    }
+
+    #[test]
+    fn a_record_out_of_the_chain_is_refused() {
+        let catalog = filled();
+        let mut state = State::default();
+        for record in &catalog.records[1..] {
+            assert_eq!(state.apply(record, [1; 32]).unwrap_err(), StateError::Chain);
+        }
+        // A changed record breaks the chain at the next one.
+        state.apply(&catalog.records[0], chain_digest(b"something else")).unwrap();
+        assert_eq!(state.apply(&catalog.records[1], [1; 32]).unwrap_err(), StateError::Chain);
+    }
+
+    #[test]
+    fn a_replay_gives_the_same_state() {
+        let mut catalog = filled();
+        catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap();
+        catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
+        catalog.put(Body::KeyMinted(catalog.key(2, CredentialKind::Jwt))).unwrap();
+        let mut state = State::default();
+        for record in &catalog.records {
+            let bytes = record.encode();
+            state.apply(&Record::decode(&bytes).unwrap(), chain_digest(&bytes)).unwrap();
+        }
+        assert_eq!(format!("{:?}", state.snapshot()), format!("{:?}", catalog.state.snapshot()));
+        assert_eq!((state.head(), state.record_count()), (catalog.state.head(), catalog.state.record_count()));
+    }
+
+    #[test]
+    fn a_revoked_keys_slot_is_reused_under_a_new_generation() {
+        let mut catalog = filled();
+        catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap();
+        assert_eq!(catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap_err(), StateError::AlreadyRevoked);
+        assert_eq!(catalog.state.next_slot(), Some((1, 2)));
+        let key = catalog.key(1, CredentialKind::Streaming);
+        catalog.put(Body::KeyMinted(key)).unwrap();
+        assert_eq!(catalog.state.next_slot(), Some((3, 1)));
+    }
+
+    #[test]
+    fn a_new_bootstrap_key_revokes_the_old_one() {
+        let mut catalog = filled();
+        let changes = catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
+        let states: Vec<_> = changes
+            .iter()
+            .map(|change| match change {
+                Change::Credential(row) => (row.slot, row.state),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(states, [(0, CredentialState::Revoked), (3, CredentialState::Active)]);
+        assert_eq!(catalog.state.bootstrap().unwrap().made.key, 4);
+        assert_eq!(catalog.state.next_slot(), Some((0, 2)));
+    }
+}

@@ -1,0 +1,249 @@
+//! The control thread: takes requests from cores, and answers each only when its change is durable and every core has it.
+//! A core never waits for it: it submits without blocking, and the answer comes back through a callback.
+//!
+//! ```text
+//! core ─ try submit ─► bounded queue ─► Control ─► delta ─► Publish ─► mailbox of every core, woken
+//!   ▲                                                                     │ start of turn: apply, then
+//!   └────────── reply ◄── all acknowledged ◄── Acks ◄─────────────────────┘ acknowledge(core, epoch)
+//! ```
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use ringlog_engine::ids::Micros;
+
+use crate::auth::delta::Delta;
+use crate::catalog::control::{Control, Onboard, OnboardError, Onboarded};
+use crate::catalog::keys_file;
+use crate::catalog::log::CatalogLog;
+use crate::catalog::set_up::{KeysChanged, SetUpError};
+
+/// Requests that wait for the control thread. A guess: at a millisecond a change, a second of work.
+const QUEUE_MAX: usize = 1024;
+
+/// Requests whose changes are published together.
+const BATCH_MAX: usize = 64;
+
+/// A core that does not turn for this long is stuck.
+pub const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How deltas reach cores. Implemented by whoever owns their mailboxes.
+pub trait Publish: Send {
+    /// Puts `delta` into every core's mailbox and wakes every core. Must not wait for them.
+    fn publish(&mut self, delta: &Arc<Delta>);
+
+    /// `core` did not acknowledge in time. What it would still let in is not known: a server ends the process here.
+    fn core_is_stuck(&mut self, core: usize);
+}
+
+/// Called once, on the control thread. It must not wait; it puts the answer into a mailbox and wakes its core.
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// The last epoch that each core has applied.
+pub struct Acks {
+    epochs: Box<[AtomicU64]>,
+    waiter: OnceLock<Thread>,
+}
+
+impl Acks {
+    /// `epoch` is the snapshot's, with which every core begins.
+    pub fn new(core_count: usize, epoch: u64) -> Acks {
+        Acks { epochs: (0..core_count).map(|_| AtomicU64::new(epoch)).collect(), waiter: OnceLock::new() }
+    }
+
+    /// `core` has applied every delta up to `epoch`, and admits nothing more under an older one.
+    pub fn acknowledge(&self, core: usize, epoch: u64) {
+        self.epochs[core].store(epoch, Ordering::Release);
+        if let Some(waiter) = self.waiter.get() {
+            waiter.unpark();
+        }
+    }
+
+    fn first_behind(&self, epoch: u64) -> Option<usize> {
+        self.epochs.iter().position(|applied| applied.load(Ordering::Acquire) < epoch)
+    }
+
+    /// Waits until every core has `epoch`, or says which one has not.
+    fn wait(&self, epoch: u64, within: Duration) -> Result<(), usize> {
+        let deadline = Instant::now() + within;
+        loop {
+            let Some(behind) = self.first_behind(epoch) else { return Ok(()) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(behind);
+            }
+            thread::park_timeout(left);
+        }
+    }
+}
+
+enum Request {
+    Onboard(Box<Onboard>, Reply<Result<Onboarded, OnboardError>>),
+    ReadKeysFile(PathBuf, Micros, Reply<Result<KeysChanged, KeysReadError>>),
+    Stop,
+}
+
+/// Why the key file's keys are not in force.
+#[derive(Debug)]
+pub enum KeysReadError {
+    /// The keys that were there stay.
+    File(SetUpError),
+    /// The changes are durable, and not known everywhere.
+    OutcomeUnknown,
+}
+
+/// The queue is full, or the control plane has stopped. The reply was dropped unused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+/// A core's way to the control thread.
+#[derive(Clone)]
+pub struct ControlHandle {
+    queue: SyncSender<Request>,
+}
+
+impl ControlHandle {
+    /// Never waits. Exactly one of these happens: `Err(Busy)` here, or one call of `reply`.
+    pub fn onboard(&self, request: Onboard, reply: Reply<Result<Onboarded, OnboardError>>) -> Result<(), Busy> {
+        self.submit(Request::Onboard(Box::new(request), reply))
+    }
+
+    /// Reads the key file again, as SIGHUP asks for.
+    pub fn read_keys_file(
+        &self,
+        path: PathBuf,
+        at: Micros,
+        reply: Reply<Result<KeysChanged, KeysReadError>>,
+    ) -> Result<(), Busy> {
+        self.submit(Request::ReadKeysFile(path, at, reply))
+    }
+
+    fn submit(&self, request: Request) -> Result<(), Busy> {
+        self.queue.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) | TrySendError::Disconnected(_) => Busy,
+        })
+    }
+}
+
+pub struct ControlThread {
+    queue: SyncSender<Request>,
+    thread: JoinHandle<()>,
+}
+
+impl ControlThread {
+    /// Starts the thread. `acks` begins with the epoch of the snapshot that `control` gave last.
+    pub fn start<L: CatalogLog + 'static>(
+        control: Control<L>,
+        publish: Box<dyn Publish>,
+        acks: Arc<Acks>,
+        acknowledge_within: Duration,
+    ) -> io::Result<ControlThread> {
+        let (queue, requests) = sync_channel(QUEUE_MAX);
+        let work = Work { control, publish, acks, acknowledge_within };
+        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || work.run(&requests))?;
+        Ok(ControlThread { queue, thread })
+    }
+
+    pub fn handle(&self) -> ControlHandle {
+        ControlHandle { queue: self.queue.clone() }
+    }
+
+    /// Finishes what was submitted before, then ends. Cores must turn until it returns, or their acknowledgements miss.
+    pub fn stop(self) -> thread::Result<()> {
+        // A thread that has ended takes nothing any more, and joining it says why.
+        let _ = self.queue.send(Request::Stop);
+        self.thread.join()
+    }
+}
+
+struct Work<L> {
+    control: Control<L>,
+    publish: Box<dyn Publish>,
+    acks: Arc<Acks>,
+    acknowledge_within: Duration,
+}
+
+/// An answer that waits for the cores: called with whether they all have the change.
+type Answer = Box<dyn FnOnce(bool)>;
+
+impl<L: CatalogLog> Work<L> {
+    fn run(mut self, requests: &Receiver<Request>) {
+        self.acks.waiter.get_or_init(thread::current);
+        while let Ok(first) = requests.recv() {
+            let mut answers: Vec<Answer> = Vec::new();
+            let mut stops = false;
+            let rest = requests.try_iter().take(BATCH_MAX - 1);
+            for request in std::iter::once(first).chain(rest) {
+                match self.handle(request) {
+                    Some(answer) => answers.push(answer),
+                    None => {
+                        stops = true;
+                        break;
+                    }
+                }
+            }
+            let is_everywhere = self.publish();
+            for answer in answers {
+                answer(is_everywhere);
+            }
+            if stops {
+                return;
+            }
+        }
+    }
+
+    /// Makes the change durable, and returns how to answer once every core has it; nothing when asked to stop.
+    fn handle(&mut self, request: Request) -> Option<Answer> {
+        match request {
+            Request::Onboard(request, reply) => {
+                let outcome = self.control.onboard(&request);
+                Some(Box::new(move |is_everywhere| {
+                    reply(
+                        outcome
+                            .and_then(|made| if is_everywhere { Ok(made) } else { Err(OnboardError::OutcomeUnknown) }),
+                    );
+                }))
+            }
+            Request::ReadKeysFile(path, at, reply) => {
+                let outcome = self.read_keys_file(path, at).map_err(KeysReadError::File);
+                Some(Box::new(move |is_everywhere| {
+                    reply(
+                        outcome
+                            .and_then(|made| if is_everywhere { Ok(made) } else { Err(KeysReadError::OutcomeUnknown) }),
+                    );
+                }))
+            }
+            Request::Stop => None,
+        }
+    }
+
+    fn read_keys_file(&mut self, path: PathBuf, at: Micros) -> Result<KeysChanged, SetUpError> {
+        match keys_file::load(&path) {
+            Ok(Some((keys, _))) => self.control.match_keys_file(&path, &keys, at),
+            Ok(None) => Err(SetUpError::KeysFileMissing(path)),
+            Err(error) => Err(SetUpError::Keys { path, error }),
+        }
+    }
+
+    fn publish(&mut self) -> bool {
+        let Some(delta) = self.control.take_delta() else { return true };
+        let epoch = delta.epoch;
+        self.publish.publish(&Arc::new(delta));
+        match self.acks.wait(epoch, self.acknowledge_within) {
+            Ok(()) => true,
+            Err(core) => {
+                tracing::error!(core, epoch, "a core does not turn");
+                self.publish.core_is_stuck(core);
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

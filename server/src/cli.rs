@@ -1,0 +1,293 @@
+//! The command line: verbs, flags and exit codes. It says what was asked for and does nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Flags};
+
+/// What a process that ends tells the one that started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Ok = 0,
+    Other = 1,
+    Usage = 2,
+    NotFound = 3,
+    NotAllowed = 4,
+    Conflict = 5,
+    QuotaOrRate = 6,
+    Unavailable = 7,
+    VerificationFailed = 8,
+    BadConfiguration = 78,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A multi-tenant event store: durable before it answers.
+#[derive(Parser)]
+#[command(name = "ringlog", version, args_conflicts_with_subcommands = true, max_term_width = 100, after_help = EXAMPLES)]
+struct Line {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ringlog                                       serve with data in ./ringlog-data, HTTP on 127.0.0.1:3900
+  ringlog serve --data-dir /var/lib/ringlog --http 0.0.0.0:3900
+  ringlog serve --http 127.0.0.1:0 --ports-file ports.json
+  ringlog check --config ringlog.toml           is this configuration right?
+
+Every setting can also stand in the environment (RINGLOG_DATA_DIR) or in ringlog.toml (data_dir = \"...\").
+A flag goes before the environment, the environment before the file.
+
+Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 quota or rate, 7 unavailable,
+8 verification failed, 78 bad configuration, 130 interrupted.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  ringlog serve
+  ringlog serve --data-dir /var/lib/ringlog --http 0.0.0.0:3900 --cores 4
+  RINGLOG_BOOTSTRAP_KEY=$(cat key) ringlog serve --config /etc/ringlog.toml";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  ringlog check --config /etc/ringlog.toml
+  RINGLOG_CORES=4 ringlog check --json";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the server. What happens without a verb, too
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Settings),
+    /// Check the configuration and print it as it would be used
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the version
+    #[command(after_help = "Example:\n  ringlog version --json")]
+    Version {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Values are checked together with those of the environment and the file, so that an error reads the same from everywhere.
+#[derive(Args)]
+struct Settings {
+    /// Configuration file [default: ./ringlog.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is stored [default: ./ringlog-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// HTTP API; port 0 picks a free one [default: 127.0.0.1:3900]
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
+    /// Binary protocol [default: 127.0.0.1:50000]
+    #[arg(long, value_name = "ADDRESS")]
+    tcp: Option<String>,
+    /// Syslog over TCP [default: off, or 127.0.0.1:50514 with --syslog-workspace]
+    #[arg(long, value_name = "ADDRESS")]
+    syslog_tcp: Option<String>,
+    /// Syslog over UDP [default: off, or 127.0.0.1:50514 with --syslog-workspace]
+    #[arg(long, value_name = "ADDRESS")]
+    syslog_udp: Option<String>,
+    /// Whose events arrive by syslog; turns syslog on
+    #[arg(long, value_name = "NUMBER")]
+    syslog_workspace: Option<String>,
+    /// Threads that serve [default: as many as the machine has cores]
+    #[arg(long, value_name = "COUNT")]
+    cores: Option<String>,
+    /// Logs to write; can be raised at any start, never lowered [default: one per core]
+    #[arg(long, value_name = "COUNT")]
+    shards: Option<String>,
+    /// When a write is answered: commit, interval:10ms or memory [default: commit]
+    #[arg(long, value_name = "MODE")]
+    durability: Option<String>,
+    /// How a write is made durable: dsync or fdatasync [default: dsync]
+    #[arg(long, value_name = "PRIMITIVE")]
+    sync: Option<String>,
+    /// Size of a log's segments, 64MiB to 256MiB [default: 128MiB]
+    #[arg(long, value_name = "SIZE")]
+    segment_bytes: Option<String>,
+    /// How the kernel is asked: auto, uring or fallback [default: auto]
+    #[arg(long, value_name = "CHOICE")]
+    io: Option<String>,
+    /// Tenants that one address may onboard in an hour; 0 is without limit [default: 5]
+    #[arg(long, value_name = "COUNT")]
+    onboard_per_hour: Option<String>,
+    /// Key that may act for every tenant; other users of this machine can see a flag, so prefer RINGLOG_BOOTSTRAP_KEY
+    /// [default: made and printed once by the first run]
+    #[arg(long, value_name = "KEY")]
+    bootstrap_key: Option<String>,
+    /// Secret that signs keys [default: jwt-secret in the data directory, made by the first run]
+    #[arg(long, value_name = "FILE")]
+    jwt_secret_file: Option<String>,
+    /// Streaming keys [default: apikeys.conf in the data directory]
+    #[arg(long, value_name = "FILE")]
+    keys_file: Option<String>,
+    /// Write the bound addresses here, as JSON, once the server accepts
+    #[arg(long, value_name = "FILE")]
+    ports_file: Option<String>,
+}
+
+impl Settings {
+    fn into_flags(self) -> Flags {
+        let values = [
+            ("data_dir", self.data_dir),
+            ("http", self.http),
+            ("tcp", self.tcp),
+            ("syslog_tcp", self.syslog_tcp),
+            ("syslog_udp", self.syslog_udp),
+            ("syslog_workspace", self.syslog_workspace),
+            ("cores", self.cores),
+            ("shards", self.shards),
+            ("durability", self.durability),
+            ("sync", self.sync),
+            ("segment_bytes", self.segment_bytes),
+            ("io", self.io),
+            ("onboard_per_hour", self.onboard_per_hour),
+            ("bootstrap_key", self.bootstrap_key),
+            ("jwt_secret_file", self.jwt_secret_file),
+            ("keys_file", self.keys_file),
+            ("ports_file", self.ports_file),
+        ];
+        let values = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        Flags { config: self.config, values }
+    }
+}
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    Serve(Flags),
+    Check { flags: Flags, output: Output },
+    Version { output: Output },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+impl Command {
+    /// Reads a command line, program name first. The error prints itself (`exit`): help and version are errors, too.
+    pub fn parse<T: Into<std::ffi::OsString> + Clone>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Command, clap::Error> {
+        let line = Line::try_parse_from(arguments)?;
+        let output = |json| if json { Output::Json } else { Output::Text };
+        Ok(match line.verb {
+            None => Command::Serve(line.settings.into_flags()),
+            Some(Verb::Serve(settings)) => Command::Serve(settings.into_flags()),
+            Some(Verb::Check { settings, json }) => {
+                Command::Check { flags: settings.into_flags(), output: output(json) }
+            }
+            Some(Verb::Version { json }) => Command::Version { output: output(json) },
+        })
+    }
+}
+
+/// What `ringlog version` prints.
+pub fn version_text(output: Output) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match output {
+        Output::Text => format!("ringlog {version}\n"),
+        Output::Json => format!("{}\n", serde_json::json!({ "name": "ringlog", "version": version })),
+    }
+}
+
+/// What `ringlog check` prints about a right configuration.
+pub fn check_text(config: &Config, output: Output) -> String {
+    match output {
+        Output::Text => format!("ok {config}\n"),
+        Output::Json => format!("{}\n", serde_json::json!({ "ok": true, "config": config.to_string() })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Command::parse(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_needs_no_verb() {
+        let bare = Command::Serve(Flags::default());
+        assert_eq!(parse("ringlog").unwrap(), bare);
+        assert_eq!(parse("ringlog serve").unwrap(), bare);
+        let flags = Flags { config: Some("c.toml".into()), values: vec![("http", "127.0.0.1:0".into())] };
+        let with = Command::Serve(flags);
+        assert_eq!(parse("ringlog --http 127.0.0.1:0 --config c.toml").unwrap(), with);
+        assert_eq!(parse("ringlog serve --config c.toml --http=127.0.0.1:0").unwrap(), with);
+    }
+
+    #[test]
+    fn every_documented_flag_is_accepted() {
+        let line = "ringlog serve --data-dir d --http h --tcp t --syslog-tcp a --syslog-udp b --syslog-workspace 1 \
+                    --cores 1 --shards 1 --durability commit --io auto --onboard-per-hour 0 --bootstrap-key k \
+                    --jwt-secret-file j --keys-file f --ports-file p --sync dsync --segment-bytes 64MiB";
+        match parse(line).unwrap() {
+            Command::Serve(flags) => assert_eq!(flags.values.len(), 17),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn other_verbs_say_what_was_asked() {
+        assert_eq!(parse("ringlog version --json").unwrap(), Command::Version { output: Output::Json });
+        let flags = Flags { config: None, values: vec![("cores", "4".into())] };
+        assert_eq!(parse("ringlog check --cores 4").unwrap(), Command::Check { flags, output: Output::Text });
+        for wrong in ["ringlog --nonsense", "ringlog nonsense", "ringlog --http", "ringlog serve --http a --http b"] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), Exit::Usage as i32, "{wrong}");
+        }
+        for help in ["ringlog --help", "ringlog --version", "ringlog serve --help"] {
+            assert_eq!(parse(help).unwrap_err().exit_code(), Exit::Ok as i32, "{help}");
+        }
+    }
+
+    #[test]
+    fn every_verb_has_help_with_an_example() {
+        for verb in ["", "serve", "check", "version"] {
+            let help = parse(&format!("ringlog {verb} --help")).unwrap_err().to_string();
+            assert!(help.contains("Example"), "{help}");
+        }
+    }
+
+    #[test]
+    fn the_texts_of_version_and_check_are_for_people_or_programs() {
+        assert!(version_text(Output::Text).starts_with("ringlog "));
+        let json: serde_json::Value = serde_json::from_str(&version_text(Output::Json)).unwrap();
+        assert_eq!(json["name"], "ringlog");
+        let config = crate::config::RawConfig::default().resolve(2).unwrap();
+        assert!(check_text(&config, Output::Text).starts_with("ok data_dir="));
+        let json: serde_json::Value = serde_json::from_str(&check_text(&config, Output::Json)).unwrap();
+        assert_eq!(json["ok"], true);
+    }
+}
