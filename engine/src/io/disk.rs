@@ -199,10 +199,27 @@ pub enum ReadFrom {
 /// Offsets and lengths of writes and `Device` reads are multiples of 4096. Buffers travel with the operation and come back in `DiskDone`.
 #[derive(Debug)]
 pub enum DiskOp {
-    Write { ticket: u64, file: DiskFile, offset: u64, buffer: Buffer, bytes: usize, persist: Persist },
+    Write {
+        ticket: u64,
+        file: DiskFile,
+        offset: u64,
+        buffer: Buffer,
+        bytes: usize,
+        persist: Persist,
+    },
     /// Reads up to `bytes` into the front of `buffer`; short only at the end of the file.
-    Read { ticket: u64, file: DiskFile, offset: u64, buffer: Buffer, bytes: usize, from: ReadFrom },
-    Sync { ticket: u64, file: DiskFile },
+    Read {
+        ticket: u64,
+        file: DiskFile,
+        offset: u64,
+        buffer: Buffer,
+        bytes: usize,
+        from: ReadFrom,
+    },
+    Sync {
+        ticket: u64,
+        file: DiskFile,
+    },
 }
 
 /// The end of one `DiskOp`, told exactly once.

@@ -1,4 +1,8 @@
 //! placeholder
 pub struct RealFile;
-impl RealFile { pub fn id(&self) -> u64 { 0 } }
+impl RealFile {
+    pub fn id(&self) -> u64 {
+        0
+    }
+}
 pub struct FsDisk;

@@ -1,0 +1,704 @@
+//! Bodies of `POST /api/v1/events` and `/api/v1/events/batch`: from JSON straight into a batch.
+//!
+//! Owns the shape of an event on this surface and the rules for its names, which are stricter than the engine's.
+//! Must never: look into a payload, keep a body, or take a tenant from it; a tenant named there is only compared.
+//!
+//! ```text
+//! {"event_type":"order.paid","entity_id":"order-7","payload":{...},"metadata":{...},"expected_version":4,"tenant_id":"acme"}
+//! {"events":[{...},{...}]}
+//! ```
+//! Unknown keys are validated and ignored, however often they stand there. A known key may stand there once.
+
+use std::fmt;
+
+use ringlog_engine::event::{EventBatch, EventError, EventInput};
+use ringlog_engine::format::record::EventKind;
+use ringlog_engine::ids::Version;
+use ringlog_engine::limits::BATCH_EVENTS_MAX;
+
+use super::json::{JsonError, Kind, Scanner, Text, Value};
+use super::json_simd::{Job, Kernel, Level};
+
+/// Longest event type and entity of this surface, in bytes; the first seed's rule.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+pub const ENTITY_ID_BYTES_MAX: usize = 128;
+/// One event with everything in it; the engine takes as much for a payload alone.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
+/// Names that belong to the server.
+const RESERVED_TYPE_PREFIX: &str = "_system.";
+const RESERVED_TYPE: &str = "allsource.read_model.committed";
+const RESERVED_ENTITY_PREFIX: &str = "read-model:";
+/// What an error text quotes of a client's string at most, in characters.
+const QUOTE_CHARS_MAX: usize = 64;
+
+/// Keys that mean something in an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    EventType,
+    EntityId,
+    TenantId,
+    Payload,
+    Metadata,
+    ExpectedVersion,
+    /// The one key of a batch.
+    Events,
+}
+
+const EVENT_FIELDS: usize = Field::Events as usize;
+
+impl Field {
+    pub fn name(self) -> &'static str {
+        match self {
+            Field::EventType => "event_type",
+            Field::EntityId => "entity_id",
+            Field::TenantId => "tenant_id",
+            Field::Payload => "payload",
+            Field::Metadata => "metadata",
+            Field::ExpectedVersion => "expected_version",
+            Field::Events => "events",
+        }
+    }
+
+    #[inline(always)]
+    fn of_event(key: &[u8]) -> Option<Field> {
+        match key {
+            b"event_type" => Some(Field::EventType),
+            b"entity_id" => Some(Field::EntityId),
+            b"tenant_id" => Some(Field::TenantId),
+            b"payload" => Some(Field::Payload),
+            b"metadata" => Some(Field::Metadata),
+            b"expected_version" => Some(Field::ExpectedVersion),
+            _ => None,
+        }
+    }
+}
+
+/// Why a body was refused. The batch that was being filled holds an unusable prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvelopeError {
+    /// Place of the event in its batch, from 0; `None` for a single event and for the batch's own shape.
+    pub event_index: Option<usize>,
+    /// Offset in the body.
+    pub at: usize,
+    pub fault: Fault,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    Json(JsonError),
+    /// The body, or an element of the batch, is not an object, or `events` is not an array.
+    Shape {
+        expected: &'static str,
+    },
+    DuplicateKey(Field),
+    Missing(Field),
+    WrongType {
+        field: Field,
+        expected: &'static str,
+    },
+    EventType {
+        found: String,
+        rule: EventTypeRule,
+    },
+    EntityId {
+        found: String,
+        rule: EntityIdRule,
+    },
+    NoEvents,
+    TooManyEvents,
+    EventTooLarge {
+        bytes: usize,
+    },
+    BatchTooLarge {
+        limit: usize,
+    },
+    TenantMismatch,
+    /// The engine refused what the rules here let pass.
+    Engine(EventError),
+}
+
+/// The decision a caller takes. Statuses and wire codes stand in one table elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultClass {
+    /// 400 `invalid_json`
+    InvalidJson,
+    /// 400 `invalid_event`
+    InvalidEvent,
+    /// 413
+    TooLarge,
+    /// 403
+    TenantMismatch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventTypeRule {
+    Empty,
+    TooLong { bytes: usize },
+    UpperCase,
+    Character(char),
+    OuterDot,
+    DoubleDot,
+    Reserved,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntityIdRule {
+    Empty,
+    TooLong { bytes: usize },
+    ControlCharacter,
+    OuterSpace,
+    Reserved,
+}
+
+impl EnvelopeError {
+    pub fn class(&self) -> FaultClass {
+        match &self.fault {
+            Fault::Json(_) => FaultClass::InvalidJson,
+            Fault::TenantMismatch => FaultClass::TenantMismatch,
+            Fault::TooManyEvents | Fault::EventTooLarge { .. } | Fault::BatchTooLarge { .. } => FaultClass::TooLarge,
+            Fault::Engine(EventError::BatchEvents { .. } | EventError::BatchBytes { .. }) => FaultClass::TooLarge,
+            _ => FaultClass::InvalidEvent,
+        }
+    }
+
+    /// The field that is wrong, by its name on the wire.
+    pub fn field(&self) -> Option<&'static str> {
+        let field = match &self.fault {
+            Fault::DuplicateKey(field) | Fault::Missing(field) | Fault::WrongType { field, .. } => *field,
+            Fault::EventType { .. } => Field::EventType,
+            Fault::EntityId { .. } => Field::EntityId,
+            Fault::TenantMismatch => Field::TenantId,
+            Fault::NoEvents | Fault::TooManyEvents => Field::Events,
+            _ => return None,
+        };
+        Some(field.name())
+    }
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(index) = self.event_index {
+            write!(f, "event {index}: ")?;
+        }
+        match &self.fault {
+            Fault::Json(error) => write!(f, "{error}"),
+            Fault::Shape { expected } => write!(f, "expected {expected} at byte {}", self.at),
+            Fault::DuplicateKey(field) => write!(f, "{} stands there twice; send it once", field.name()),
+            Fault::Missing(field) => write!(f, "{} is missing", field.name()),
+            Fault::WrongType { field, expected } => write!(f, "{} must be {expected}", field.name()),
+            Fault::EventType { found, rule } => write!(f, "event_type {found:?} {rule}"),
+            Fault::EntityId { found, rule } => write!(f, "entity_id {found:?} {rule}"),
+            Fault::NoEvents => f.write_str("events is empty; send at least one event"),
+            Fault::TooManyEvents => {
+                write!(f, "more than {BATCH_EVENTS_MAX} events in one request; send them in smaller batches")
+            }
+            Fault::EventTooLarge { bytes } => {
+                write!(
+                    f,
+                    "the event has {bytes} bytes, {EVENT_BYTES_MAX} allowed; store large data elsewhere and refer to it"
+                )
+            }
+            Fault::BatchTooLarge { limit } => {
+                write!(f, "the batch takes more than {limit} bytes once encoded; send it in smaller batches")
+            }
+            Fault::TenantMismatch => {
+                f.write_str("tenant_id is not the tenant of your credential; leave it out or use the right key")
+            }
+            Fault::Engine(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for EnvelopeError {}
+
+impl fmt::Display for EventTypeRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const USE: &str = "use lower case, digits, '.' and '_'";
+        match self {
+            EventTypeRule::Empty => f.write_str("is empty; name what happened, as in \"order.paid\""),
+            EventTypeRule::TooLong { bytes } => write!(f, "has {bytes} bytes, {EVENT_TYPE_BYTES_MAX} allowed"),
+            EventTypeRule::UpperCase => write!(f, "has upper-case letters; {USE}"),
+            EventTypeRule::Character(found) => write!(f, "has the character {found:?}; {USE}"),
+            EventTypeRule::OuterDot => f.write_str("begins or ends with '.'; remove it"),
+            EventTypeRule::DoubleDot => f.write_str("has \"..\"; use a single '.'"),
+            EventTypeRule::Reserved => f.write_str("is reserved for the server; use another name"),
+        }
+    }
+}
+
+impl fmt::Display for EntityIdRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EntityIdRule::Empty => f.write_str("is empty; name what the event is about, as in \"order-7\""),
+            EntityIdRule::TooLong { bytes } => write!(f, "has {bytes} bytes, {ENTITY_ID_BYTES_MAX} allowed"),
+            EntityIdRule::ControlCharacter => f.write_str("has a control character; remove it"),
+            EntityIdRule::OuterSpace => f.write_str("begins or ends with white space; remove it"),
+            EntityIdRule::Reserved => {
+                write!(f, "begins with {RESERVED_ENTITY_PREFIX:?}, which is reserved for the server; use another name")
+            }
+        }
+    }
+}
+
+/// Memory for names that have escapes. Kept by the connection or core, so that an event allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    key: String,
+    event_type: String,
+    entity: String,
+}
+
+/// Appends the one event of `body` to `batch`. `tenant_id` is the credential's.
+pub fn parse_event(
+    body: &[u8],
+    tenant_id: &str,
+    scratch: &mut Scratch,
+    batch: &mut EventBatch,
+) -> Result<(), EnvelopeError> {
+    parse_event_with(Level::best(), body, tenant_id, scratch, batch)
+}
+
+/// Appends the events of `body` to `batch`, in their order, and returns how many. `tenant_id` is the credential's.
+/// After an error the batch holds the events before it: reset it.
+pub fn parse_batch(
+    body: &[u8],
+    tenant_id: &str,
+    scratch: &mut Scratch,
+    batch: &mut EventBatch,
+) -> Result<usize, EnvelopeError> {
+    parse_batch_with(Level::best(), body, tenant_id, scratch, batch)
+}
+
+fn parse_event_with(
+    level: Level,
+    body: &[u8],
+    tenant_id: &str,
+    scratch: &mut Scratch,
+    batch: &mut EventBatch,
+) -> Result<(), EnvelopeError> {
+    level.run(SingleJob(Walk { body, tenant_id, scratch, batch }))
+}
+
+fn parse_batch_with(
+    level: Level,
+    body: &[u8],
+    tenant_id: &str,
+    scratch: &mut Scratch,
+    batch: &mut EventBatch,
+) -> Result<usize, EnvelopeError> {
+    level.run(BatchJob(Walk { body, tenant_id, scratch, batch }))
+}
+
+struct Walk<'a> {
+    body: &'a [u8],
+    tenant_id: &'a str,
+    scratch: &'a mut Scratch,
+    batch: &'a mut EventBatch,
+}
+
+struct SingleJob<'a>(Walk<'a>);
+struct BatchJob<'a>(Walk<'a>);
+
+impl Job for SingleJob<'_> {
+    type Output = Result<(), EnvelopeError>;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> Self::Output {
+        let SingleJob(mut walk) = self;
+        let mut scanner = Scanner::new(walk.body, kernel);
+        if is_other_value(scanner.peek(), b'{') {
+            return Err(wrong_shape(None, scanner.at(), "an event object"));
+        }
+        let fields = scan_event(&mut scanner, walk.body, &mut walk.scratch.key, None)?;
+        scanner.finish().map_err(|error| bad_json(None, error))?;
+        walk.push(&fields, None)
+    }
+}
+
+impl Job for BatchJob<'_> {
+    type Output = Result<usize, EnvelopeError>;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> Self::Output {
+        let BatchJob(mut walk) = self;
+        let json = |error| bad_json(None, error);
+        let mut scanner = Scanner::new(walk.body, kernel);
+        let mut count = None;
+        if is_other_value(scanner.peek(), b'{') {
+            return Err(wrong_shape(None, scanner.at(), "an object with \"events\""));
+        }
+        scanner.begin_object().map_err(json)?;
+        while let Some(key) = scanner.next_key().map_err(json)? {
+            if key_bytes(walk.body, key, &mut walk.scratch.key) != b"events" {
+                scanner.value().map_err(json)?;
+                continue;
+            }
+            if count.is_some() {
+                return Err(refuse(None, key.start, Fault::DuplicateKey(Field::Events)));
+            }
+            if is_other_value(scanner.peek(), b'[') {
+                return Err(wrong_shape(None, scanner.at(), "an array of events"));
+            }
+            scanner.begin_array().map_err(json)?;
+            let mut index = 0;
+            while scanner.next_element().map_err(|error| bad_json(Some(index), error))? {
+                if is_other_value(scanner.peek(), b'{') {
+                    return Err(wrong_shape(Some(index), scanner.at(), "an event object"));
+                }
+                if index == BATCH_EVENTS_MAX {
+                    return Err(refuse(None, scanner.at(), Fault::TooManyEvents));
+                }
+                let fields = scan_event(&mut scanner, walk.body, &mut walk.scratch.key, Some(index))?;
+                walk.push(&fields, Some(index))?;
+                index += 1;
+            }
+            count = Some(index);
+        }
+        let end = scanner.at();
+        scanner.finish().map_err(json)?;
+        match count {
+            None => Err(refuse(None, end - 1, Fault::Missing(Field::Events))),
+            Some(0) => Err(refuse(None, end - 1, Fault::NoEvents)),
+            Some(count) => Ok(count),
+        }
+    }
+}
+
+/// Where the parts of one event stand.
+struct EventFields {
+    start: usize,
+    end: usize,
+    values: [Option<Value>; EVENT_FIELDS],
+}
+
+/// Validates one event object and notes its fields; nothing is decided about them yet.
+#[inline(always)]
+fn scan_event<K: Kernel>(
+    scanner: &mut Scanner<'_, K>,
+    body: &[u8],
+    scratch: &mut String,
+    index: Option<usize>,
+) -> Result<EventFields, EnvelopeError> {
+    let json = |error| bad_json(index, error);
+    scanner.begin_object().map_err(json)?;
+    let start = scanner.at() - 1;
+    let mut values = [None; EVENT_FIELDS];
+    while let Some(key) = scanner.next_key().map_err(json)? {
+        let field = Field::of_event(key_bytes(body, key, scratch));
+        let value = scanner.value().map_err(json)?;
+        if let Some(field) = field {
+            let place = &mut values[field as usize];
+            if place.is_some() {
+                return Err(refuse(index, key.start, Fault::DuplicateKey(field)));
+            }
+            *place = Some(value);
+        }
+    }
+    Ok(EventFields { start, end: scanner.at(), values })
+}
+
+impl Walk<'_> {
+    /// Checks an event against the rules of this surface and appends it.
+    fn push(&mut self, fields: &EventFields, index: Option<usize>) -> Result<(), EnvelopeError> {
+        let body = self.body;
+        let bytes = fields.end - fields.start;
+        if bytes > EVENT_BYTES_MAX {
+            return Err(refuse(index, fields.start, Fault::EventTooLarge { bytes }));
+        }
+        if let Some(value) = fields.values[Field::TenantId as usize].filter(|value| value.kind != Kind::Null) {
+            let text = expect_text(value, Field::TenantId, index)?;
+            if text.resolve(body, &mut self.scratch.key) != self.tenant_id {
+                return Err(refuse(index, value.start, Fault::TenantMismatch));
+            }
+        }
+        let required = |field: Field| {
+            fields.values[field as usize].ok_or_else(|| refuse(index, fields.start, Fault::Missing(field)))
+        };
+        let type_value = required(Field::EventType)?;
+        let text = expect_text(type_value, Field::EventType, index)?;
+        let event_type = text.resolve(body, &mut self.scratch.event_type);
+        check_event_type(event_type)
+            .map_err(|rule| refuse(index, type_value.start, Fault::EventType { found: quote(event_type), rule }))?;
+        let entity_value = required(Field::EntityId)?;
+        let text = expect_text(entity_value, Field::EntityId, index)?;
+        let entity = text.resolve(body, &mut self.scratch.entity);
+        check_entity_id(entity)
+            .map_err(|rule| refuse(index, entity_value.start, Fault::EntityId { found: quote(entity), rule }))?;
+        let payload = required(Field::Payload)?;
+        let metadata = match fields.values[Field::Metadata as usize] {
+            Some(value) if value.kind != Kind::Null => &body[value.span()],
+            _ => b"",
+        };
+        let expected_version = match fields.values[Field::ExpectedVersion as usize] {
+            Some(value) if value.kind != Kind::Null => Some(expect_version(body, value, index)?),
+            _ => None,
+        };
+        let event = EventInput {
+            kind: EventKind::Event,
+            event_type,
+            entity,
+            timestamp: None,
+            payload: &body[payload.span()],
+            metadata,
+            expected_version,
+        };
+        self.batch.push(event).map_err(|error| match error {
+            EventError::BatchEvents { .. } => refuse(index, fields.start, Fault::TooManyEvents),
+            EventError::BatchBytes { limit } => refuse(index, fields.start, Fault::BatchTooLarge { limit }),
+            other => refuse(index, fields.start, Fault::Engine(other)),
+        })
+    }
+}
+
+/// The event types of this surface: 1 to 128 of `a-z 0-9 . _`, no outer or double dot, none of the server's own.
+pub fn check_event_type(event_type: &str) -> Result<(), EventTypeRule> {
+    let bytes = event_type.as_bytes();
+    let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return Err(EventTypeRule::Empty) };
+    if bytes.len() > EVENT_TYPE_BYTES_MAX {
+        return Err(EventTypeRule::TooLong { bytes: bytes.len() });
+    }
+    let mut is_allowed = true;
+    let mut has_double_dot = false;
+    let mut was_dot = false;
+    for &byte in bytes {
+        is_allowed &= TYPE_BYTES[byte as usize];
+        has_double_dot |= was_dot & (byte == b'.');
+        was_dot = byte == b'.';
+    }
+    if !is_allowed {
+        return Err(wrong_type_character(event_type));
+    }
+    if first == b'.' || last == b'.' {
+        return Err(EventTypeRule::OuterDot);
+    }
+    if has_double_dot {
+        return Err(EventTypeRule::DoubleDot);
+    }
+    if event_type.starts_with(RESERVED_TYPE_PREFIX) || event_type == RESERVED_TYPE {
+        return Err(EventTypeRule::Reserved);
+    }
+    Ok(())
+}
+
+/// The entities of this surface: 1 to 128 bytes of any Unicode without control characters and outer white space.
+pub fn check_entity_id(entity: &str) -> Result<(), EntityIdRule> {
+    let (Some(first), Some(last)) = (entity.chars().next(), entity.chars().next_back()) else {
+        return Err(EntityIdRule::Empty);
+    };
+    if entity.len() > ENTITY_ID_BYTES_MAX {
+        return Err(EntityIdRule::TooLong { bytes: entity.len() });
+    }
+    // C0 and DEL are single bytes; C1 is C2 followed by 80 to 9F, and only a look at the characters tells it.
+    let mut has_control = false;
+    let mut is_ascii = true;
+    for &byte in entity.as_bytes() {
+        has_control |= (byte < 0x20) | (byte == 0x7f);
+        is_ascii &= byte < 0x80;
+    }
+    if has_control || (!is_ascii && entity.chars().any(char::is_control)) {
+        return Err(EntityIdRule::ControlCharacter);
+    }
+    if first.is_whitespace() || last.is_whitespace() {
+        return Err(EntityIdRule::OuterSpace);
+    }
+    if entity.starts_with(RESERVED_ENTITY_PREFIX) {
+        return Err(EntityIdRule::Reserved);
+    }
+    Ok(())
+}
+
+const TYPE_BYTES: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        allowed[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
+        byte += 1;
+    }
+    allowed
+};
+
+#[cold]
+fn wrong_type_character(event_type: &str) -> EventTypeRule {
+    let wrong = event_type.chars().find(|&found| !found.is_ascii() || !TYPE_BYTES[found as usize]);
+    match wrong {
+        Some(found) if found.is_uppercase() => EventTypeRule::UpperCase,
+        Some(found) => EventTypeRule::Character(found),
+        None => EventTypeRule::Empty,
+    }
+}
+
+/// A key as it is meant; escapes in keys are rare but count.
+#[inline(always)]
+fn key_bytes<'a>(body: &'a [u8], key: Text, scratch: &'a mut String) -> &'a [u8] {
+    if key.is_escaped { key.resolve(body, scratch).as_bytes() } else { &body[key.start..key.end] }
+}
+
+fn expect_text(value: Value, field: Field, index: Option<usize>) -> Result<Text, EnvelopeError> {
+    if value.kind != Kind::String {
+        return Err(refuse(index, value.start, Fault::WrongType { field, expected: "a string" }));
+    }
+    Ok(value.text())
+}
+
+/// The largest value stands for "no expectation" further in, so it is refused; no entity gets there.
+fn expect_version(body: &[u8], value: Value, index: Option<usize>) -> Result<Version, EnvelopeError> {
+    let digits = &body[value.span()];
+    let number = if digits.iter().all(u8::is_ascii_digit) {
+        std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok())
+    } else {
+        None
+    };
+    match number {
+        Some(version) if version < u64::MAX => Ok(Version(version)),
+        _ => {
+            let fault = Fault::WrongType { field: Field::ExpectedVersion, expected: "a whole number from 0, or null" };
+            Err(refuse(index, value.start, fault))
+        }
+    }
+}
+
+/// Something begins there that could be a value, but of another kind. Anything else is the scanner's to refuse.
+#[inline(always)]
+fn is_other_value(byte: u8, wanted: u8) -> bool {
+    byte != wanted && matches!(byte, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n')
+}
+
+fn quote(text: &str) -> String {
+    match text.char_indices().nth(QUOTE_CHARS_MAX) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text.to_owned(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refuse(event_index: Option<usize>, at: usize, fault: Fault) -> EnvelopeError {
+    EnvelopeError { event_index, at, fault }
+}
+
+#[cold]
+#[inline(never)]
+fn bad_json(event_index: Option<usize>, error: JsonError) -> EnvelopeError {
+    EnvelopeError { event_index, at: error.at, fault: Fault::Json(error) }
+}
+
+#[cold]
+#[inline(never)]
+fn wrong_shape(event_index: Option<usize>, at: usize, expected: &'static str) -> EnvelopeError {
+    EnvelopeError { event_index, at, fault: Fault::Shape { expected } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::time::Instant;
+
+    use ringlog_engine::event::{FingerprintKey, Source};
+    use ringlog_engine::ids::Tenant;
+
+    use super::*;
+    use crate::wire::json::Validate;
+
+    fn sample_batch(events: usize) -> Vec<u8> {
+        let mut body = b"{\"events\":[".to_vec();
+        for index in 0..events {
+            if index > 0 {
+                body.push(b',');
+            }
+            let event = format!(
+                "{{\"event_type\":\"order.item.added\",\"entity_id\":\"order-{:06}\",\"payload\":{{\"sku\":\"A-{:04}\",\
+                 \"quantity\":{},\"price\":{}.99,\"currency\":\"EUR\",\"note\":\"gift wrapped\",\"paid\":true}},\
+                 \"metadata\":{{\"source\":\"checkout\",\"ip\":\"10.1.2.{}\"}}}}",
+                index * 7919 % 1_000_000,
+                index * 31 % 10_000,
+                index % 100,
+                index * 13 % 1000,
+                index % 256
+            );
+            body.extend_from_slice(event.as_bytes());
+        }
+        body.extend_from_slice(b"]}");
+        body
+    }
+
+    /// `cargo test --release -p ringlog --lib timing -- --ignored --nocapture --test-threads 1`
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn timing_of_a_batch_of_100() {
+        let body = sample_batch(100);
+        println!("{} bytes per event", body.len() / 100);
+        let report = |name: &str, level: Level, work: &mut dyn FnMut()| {
+            let mut best = f64::MAX;
+            for _ in 0..200 {
+                let start = Instant::now();
+                for _ in 0..20 {
+                    work();
+                }
+                best = best.min(start.elapsed().as_nanos() as f64 / 2000.0);
+            }
+            println!("{name:>24} {level:?}: {best:6.1} ns/event");
+        };
+        let mut scratch = Scratch::default();
+        let mut batch = EventBatch::new(Tenant(1), Source::Http, FingerprintKey(7));
+        for level in Level::available() {
+            report("validate", level, &mut || {
+                black_box(level.run(Validate(black_box(&body)))).unwrap();
+            });
+            report("fields", level, &mut || {
+                black_box(level.run(FieldsJob(black_box(&body))));
+            });
+            report("parse_batch", level, &mut || {
+                batch.reset(Tenant(1), Source::Http);
+                parse_batch_with(level, black_box(&body), "acme", &mut scratch, &mut batch).unwrap();
+            });
+        }
+        let one = &body[11..11 + body.len() / 100];
+        let end = one.windows(2).rposition(|pair| pair == b"}}").unwrap() + 2;
+        for level in Level::available() {
+            report("parse_event x100", level, &mut || {
+                for _ in 0..100 {
+                    batch.reset(Tenant(1), Source::Http);
+                    parse_event_with(level, black_box(&one[..end]), "acme", &mut scratch, &mut batch).unwrap();
+                }
+            });
+        }
+        report("push alone", Level::Portable, &mut || {
+            batch.reset(Tenant(1), Source::Http);
+            for _ in 0..100 {
+                let event = EventInput {
+                    kind: EventKind::Event,
+                    event_type: black_box("order.item.added"),
+                    entity: black_box("order-000123"),
+                    timestamp: None,
+                    payload: black_box(&one[64..170]),
+                    metadata: black_box(&one[100..140]),
+                    expected_version: None,
+                };
+                batch.push(event).unwrap();
+            }
+        });
+    }
+
+    /// The walk through the envelope without what is done with it.
+    struct FieldsJob<'a>(&'a [u8]);
+
+    impl Job for FieldsJob<'_> {
+        type Output = usize;
+        #[inline(always)]
+        fn run<K: Kernel>(self, kernel: K) -> usize {
+            let mut scanner = Scanner::new(self.0, kernel);
+            let mut scratch = String::new();
+            let mut sum = 0;
+            scanner.begin_object().unwrap();
+            scanner.next_key().unwrap();
+            scanner.begin_array().unwrap();
+            while scanner.next_element().unwrap() {
+                let fields = scan_event(&mut scanner, self.0, &mut scratch, None).unwrap();
+                sum += black_box(&fields).end;
+            }
+            assert!(scanner.next_key().unwrap().is_none());
+            scanner.finish().unwrap();
+            sum
+        }
+    }
+}
