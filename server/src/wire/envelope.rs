@@ -17,7 +17,7 @@ use ringlog_engine::ids::Version;
 use ringlog_engine::limits::BATCH_EVENTS_MAX;
 
 use super::json::{JsonError, Kind, Scanner, Text, Value};
-use super::json_simd::{Job, Kernel, Level};
+use super::json_simd::{Level, Window};
 
 /// Longest event type and entity of this surface, in bytes; the first seed's rule.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
@@ -243,6 +243,12 @@ impl fmt::Display for EntityIdRule {
 /// Memory for names that have escapes. Kept by the connection or core, so that an event allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    window: Window,
+    names: Names,
+}
+
+#[derive(Debug, Default)]
+struct Names {
     key: String,
     event_type: String,
     entity: String,
@@ -276,7 +282,15 @@ fn parse_event_with(
     scratch: &mut Scratch,
     batch: &mut EventBatch,
 ) -> Result<(), EnvelopeError> {
-    level.run(SingleJob(Walk { body, tenant_id, scratch, batch }))
+    let Scratch { window, names } = scratch;
+    let mut scanner = Scanner::with_level(body, window, level);
+    if is_other_value(scanner.peek(), b'{') {
+        return Err(wrong_shape(None, scanner.at(), "an event object"));
+    }
+    let mut fields = EventFields::default();
+    scan_event(&mut scanner, body, &mut names.key, None, &mut fields)?;
+    scanner.finish().map_err(|error| bad_json(None, error))?;
+    push_event(body, &fields, tenant_id, names, batch, None)
 }
 
 fn parse_batch_with(
@@ -286,85 +300,52 @@ fn parse_batch_with(
     scratch: &mut Scratch,
     batch: &mut EventBatch,
 ) -> Result<usize, EnvelopeError> {
-    level.run(BatchJob(Walk { body, tenant_id, scratch, batch }))
-}
-
-struct Walk<'a> {
-    body: &'a [u8],
-    tenant_id: &'a str,
-    scratch: &'a mut Scratch,
-    batch: &'a mut EventBatch,
-}
-
-struct SingleJob<'a>(Walk<'a>);
-struct BatchJob<'a>(Walk<'a>);
-
-impl Job for SingleJob<'_> {
-    type Output = Result<(), EnvelopeError>;
-
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) -> Self::Output {
-        let SingleJob(mut walk) = self;
-        let mut scanner = Scanner::new(walk.body, kernel);
-        if is_other_value(scanner.peek(), b'{') {
-            return Err(wrong_shape(None, scanner.at(), "an event object"));
-        }
-        let fields = scan_event(&mut scanner, walk.body, &mut walk.scratch.key, None)?;
-        scanner.finish().map_err(|error| bad_json(None, error))?;
-        walk.push(&fields, None)
+    let json = |error| bad_json(None, error);
+    let Scratch { window, names } = scratch;
+    let mut scanner = Scanner::with_level(body, window, level);
+    let mut fields = EventFields::default();
+    let mut count = None;
+    if is_other_value(scanner.peek(), b'{') {
+        return Err(wrong_shape(None, scanner.at(), "an object with \"events\""));
     }
-}
-
-impl Job for BatchJob<'_> {
-    type Output = Result<usize, EnvelopeError>;
-
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) -> Self::Output {
-        let BatchJob(mut walk) = self;
-        let json = |error| bad_json(None, error);
-        let mut scanner = Scanner::new(walk.body, kernel);
-        let mut count = None;
-        if is_other_value(scanner.peek(), b'{') {
-            return Err(wrong_shape(None, scanner.at(), "an object with \"events\""));
+    scanner.begin_object().map_err(json)?;
+    while let Some(key) = scanner.next_key().map_err(json)? {
+        if key_bytes(body, key, &mut names.key) != b"events" {
+            scanner.value().map_err(json)?;
+            continue;
         }
-        scanner.begin_object().map_err(json)?;
-        while let Some(key) = scanner.next_key().map_err(json)? {
-            if key_bytes(walk.body, key, &mut walk.scratch.key) != b"events" {
-                scanner.value().map_err(json)?;
-                continue;
-            }
-            if count.is_some() {
-                return Err(refuse(None, key.start, Fault::DuplicateKey(Field::Events)));
-            }
-            if is_other_value(scanner.peek(), b'[') {
-                return Err(wrong_shape(None, scanner.at(), "an array of events"));
-            }
-            scanner.begin_array().map_err(json)?;
-            let mut index = 0;
-            while scanner.next_element().map_err(|error| bad_json(Some(index), error))? {
-                if is_other_value(scanner.peek(), b'{') {
-                    return Err(wrong_shape(Some(index), scanner.at(), "an event object"));
-                }
-                if index == BATCH_EVENTS_MAX {
-                    return Err(refuse(None, scanner.at(), Fault::TooManyEvents));
-                }
-                let fields = scan_event(&mut scanner, walk.body, &mut walk.scratch.key, Some(index))?;
-                walk.push(&fields, Some(index))?;
-                index += 1;
-            }
-            count = Some(index);
+        if count.is_some() {
+            return Err(refuse(None, key.start, Fault::DuplicateKey(Field::Events)));
         }
-        let end = scanner.at();
-        scanner.finish().map_err(json)?;
-        match count {
-            None => Err(refuse(None, end - 1, Fault::Missing(Field::Events))),
-            Some(0) => Err(refuse(None, end - 1, Fault::NoEvents)),
-            Some(count) => Ok(count),
+        if is_other_value(scanner.peek(), b'[') {
+            return Err(wrong_shape(None, scanner.at(), "an array of events"));
         }
+        scanner.begin_array().map_err(json)?;
+        let mut index = 0;
+        while scanner.next_element().map_err(|error| bad_json(Some(index), error))? {
+            if is_other_value(scanner.peek(), b'{') {
+                return Err(wrong_shape(Some(index), scanner.at(), "an event object"));
+            }
+            if index == BATCH_EVENTS_MAX {
+                return Err(refuse(None, scanner.at(), Fault::TooManyEvents));
+            }
+            scan_event(&mut scanner, body, &mut names.key, Some(index), &mut fields)?;
+            push_event(body, &fields, tenant_id, names, batch, Some(index))?;
+            index += 1;
+        }
+        count = Some(index);
+    }
+    let end = scanner.at();
+    scanner.finish().map_err(json)?;
+    match count {
+        None => Err(refuse(None, end - 1, Fault::Missing(Field::Events))),
+        Some(0) => Err(refuse(None, end - 1, Fault::NoEvents)),
+        Some(count) => Ok(count),
     }
 }
 
 /// Where the parts of one event stand.
+#[derive(Debug, Default)]
 struct EventFields {
     start: usize,
     end: usize,
@@ -373,81 +354,86 @@ struct EventFields {
 
 /// Validates one event object and notes its fields; nothing is decided about them yet.
 #[inline(always)]
-fn scan_event<K: Kernel>(
-    scanner: &mut Scanner<'_, K>,
+fn scan_event(
+    scanner: &mut Scanner<'_>,
     body: &[u8],
     scratch: &mut String,
     index: Option<usize>,
-) -> Result<EventFields, EnvelopeError> {
+    fields: &mut EventFields,
+) -> Result<(), EnvelopeError> {
     let json = |error| bad_json(index, error);
     scanner.begin_object().map_err(json)?;
-    let start = scanner.at() - 1;
-    let mut values = [None; EVENT_FIELDS];
+    fields.start = scanner.at() - 1;
+    fields.values = [None; EVENT_FIELDS];
     while let Some(key) = scanner.next_key().map_err(json)? {
         let field = Field::of_event(key_bytes(body, key, scratch));
         let value = scanner.value().map_err(json)?;
         if let Some(field) = field {
-            let place = &mut values[field as usize];
+            let place = &mut fields.values[field as usize];
             if place.is_some() {
                 return Err(refuse(index, key.start, Fault::DuplicateKey(field)));
             }
             *place = Some(value);
         }
     }
-    Ok(EventFields { start, end: scanner.at(), values })
+    fields.end = scanner.at();
+    Ok(())
 }
 
-impl Walk<'_> {
-    /// Checks an event against the rules of this surface and appends it.
-    fn push(&mut self, fields: &EventFields, index: Option<usize>) -> Result<(), EnvelopeError> {
-        let body = self.body;
-        let bytes = fields.end - fields.start;
-        if bytes > EVENT_BYTES_MAX {
-            return Err(refuse(index, fields.start, Fault::EventTooLarge { bytes }));
-        }
-        if let Some(value) = fields.values[Field::TenantId as usize].filter(|value| value.kind != Kind::Null) {
-            let text = expect_text(value, Field::TenantId, index)?;
-            if text.resolve(body, &mut self.scratch.key) != self.tenant_id {
-                return Err(refuse(index, value.start, Fault::TenantMismatch));
-            }
-        }
-        let required = |field: Field| {
-            fields.values[field as usize].ok_or_else(|| refuse(index, fields.start, Fault::Missing(field)))
-        };
-        let type_value = required(Field::EventType)?;
-        let text = expect_text(type_value, Field::EventType, index)?;
-        let event_type = text.resolve(body, &mut self.scratch.event_type);
-        check_event_type(event_type)
-            .map_err(|rule| refuse(index, type_value.start, Fault::EventType { found: quote(event_type), rule }))?;
-        let entity_value = required(Field::EntityId)?;
-        let text = expect_text(entity_value, Field::EntityId, index)?;
-        let entity = text.resolve(body, &mut self.scratch.entity);
-        check_entity_id(entity)
-            .map_err(|rule| refuse(index, entity_value.start, Fault::EntityId { found: quote(entity), rule }))?;
-        let payload = required(Field::Payload)?;
-        let metadata = match fields.values[Field::Metadata as usize] {
-            Some(value) if value.kind != Kind::Null => &body[value.span()],
-            _ => b"",
-        };
-        let expected_version = match fields.values[Field::ExpectedVersion as usize] {
-            Some(value) if value.kind != Kind::Null => Some(expect_version(body, value, index)?),
-            _ => None,
-        };
-        let event = EventInput {
-            kind: EventKind::Event,
-            event_type,
-            entity,
-            timestamp: None,
-            payload: &body[payload.span()],
-            metadata,
-            expected_version,
-        };
-        self.batch.push(event).map_err(|error| match error {
-            EventError::BatchEvents { .. } => refuse(index, fields.start, Fault::TooManyEvents),
-            EventError::BatchBytes { limit } => refuse(index, fields.start, Fault::BatchTooLarge { limit }),
-            other => refuse(index, fields.start, Fault::Engine(other)),
-        })
+/// Checks an event against the rules of this surface and appends it.
+fn push_event(
+    body: &[u8],
+    fields: &EventFields,
+    tenant_id: &str,
+    names: &mut Names,
+    batch: &mut EventBatch,
+    index: Option<usize>,
+) -> Result<(), EnvelopeError> {
+    let bytes = fields.end - fields.start;
+    if bytes > EVENT_BYTES_MAX {
+        return Err(refuse(index, fields.start, Fault::EventTooLarge { bytes }));
     }
+    if let Some(value) = fields.values[Field::TenantId as usize].filter(|value| value.kind != Kind::Null) {
+        let text = expect_text(value, Field::TenantId, index)?;
+        if text.resolve(body, &mut names.key) != tenant_id {
+            return Err(refuse(index, value.start, Fault::TenantMismatch));
+        }
+    }
+    let required =
+        |field: Field| fields.values[field as usize].ok_or_else(|| refuse(index, fields.start, Fault::Missing(field)));
+    let type_value = required(Field::EventType)?;
+    let text = expect_text(type_value, Field::EventType, index)?;
+    let event_type = text.resolve(body, &mut names.event_type);
+    check_event_type(event_type)
+        .map_err(|rule| refuse(index, type_value.start, Fault::EventType { found: quote(event_type), rule }))?;
+    let entity_value = required(Field::EntityId)?;
+    let text = expect_text(entity_value, Field::EntityId, index)?;
+    let entity = text.resolve(body, &mut names.entity);
+    check_entity_id(entity)
+        .map_err(|rule| refuse(index, entity_value.start, Fault::EntityId { found: quote(entity), rule }))?;
+    let payload = required(Field::Payload)?;
+    let metadata = match fields.values[Field::Metadata as usize] {
+        Some(value) if value.kind != Kind::Null => &body[value.span()],
+        _ => b"",
+    };
+    let expected_version = match fields.values[Field::ExpectedVersion as usize] {
+        Some(value) if value.kind != Kind::Null => Some(expect_version(body, value, index)?),
+        _ => None,
+    };
+    let event = EventInput {
+        kind: EventKind::Event,
+        event_type,
+        entity,
+        timestamp: None,
+        payload: &body[payload.span()],
+        metadata,
+        expected_version,
+    };
+    batch.push(event).map_err(|error| match error {
+        EventError::BatchEvents { .. } => refuse(index, fields.start, Fault::TooManyEvents),
+        EventError::BatchBytes { limit } => refuse(index, fields.start, Fault::BatchTooLarge { limit }),
+        other => refuse(index, fields.start, Fault::Engine(other)),
+    })
 }
 
 /// The event types of this surface: 1 to 128 of `a-z 0-9 . _`, no outer or double dot, none of the server's own.
@@ -457,14 +443,10 @@ pub fn check_event_type(event_type: &str) -> Result<(), EventTypeRule> {
     if bytes.len() > EVENT_TYPE_BYTES_MAX {
         return Err(EventTypeRule::TooLong { bytes: bytes.len() });
     }
-    let mut is_allowed = true;
-    let mut has_double_dot = false;
-    let mut was_dot = false;
-    for &byte in bytes {
-        is_allowed &= TYPE_BYTES[byte as usize];
-        has_double_dot |= was_dot & (byte == b'.');
-        was_dot = byte == b'.';
-    }
+    // Without early exits, so that the compiler can take many bytes at once.
+    let is_allowed = bytes.iter().fold(true, |all, &byte| all & is_type_byte(byte));
+    let has_double_dot =
+        bytes.iter().zip(&bytes[1..]).fold(false, |any, (&left, &right)| any | ((left == b'.') & (right == b'.')));
     if !is_allowed {
         return Err(wrong_type_character(event_type));
     }
@@ -507,19 +489,14 @@ pub fn check_entity_id(entity: &str) -> Result<(), EntityIdRule> {
     Ok(())
 }
 
-const TYPE_BYTES: [bool; 256] = {
-    let mut allowed = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        allowed[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
-        byte += 1;
-    }
-    allowed
-};
+#[inline(always)]
+fn is_type_byte(byte: u8) -> bool {
+    (byte.wrapping_sub(b'a') < 26) | (byte.wrapping_sub(b'0') < 10) | (byte == b'.') | (byte == b'_')
+}
 
 #[cold]
 fn wrong_type_character(event_type: &str) -> EventTypeRule {
-    let wrong = event_type.chars().find(|&found| !found.is_ascii() || !TYPE_BYTES[found as usize]);
+    let wrong = event_type.chars().find(|&found| !found.is_ascii() || !is_type_byte(found as u8));
     match wrong {
         Some(found) if found.is_uppercase() => EventTypeRule::UpperCase,
         Some(found) => EventTypeRule::Character(found),
@@ -597,7 +574,6 @@ mod tests {
     use ringlog_engine::ids::Tenant;
 
     use super::*;
-    use crate::wire::json::Validate;
 
     fn sample_batch(events: usize) -> Vec<u8> {
         let mut body = b"{\"events\":[".to_vec();
@@ -638,14 +614,15 @@ mod tests {
             }
             println!("{name:>24} {level:?}: {best:6.1} ns/event");
         };
+        let mut window = Window::default();
         let mut scratch = Scratch::default();
         let mut batch = EventBatch::new(Tenant(1), Source::Http, FingerprintKey(7));
         for level in Level::available() {
             report("validate", level, &mut || {
-                black_box(level.run(Validate(black_box(&body)))).unwrap();
+                black_box(crate::wire::json::validate_with(level, black_box(&body), &mut window)).unwrap();
             });
             report("fields", level, &mut || {
-                black_box(level.run(FieldsJob(black_box(&body))));
+                black_box(walk_fields(level, black_box(&body), &mut window));
             });
             report("parse_batch", level, &mut || {
                 batch.reset(Tenant(1), Source::Http);
@@ -680,25 +657,20 @@ mod tests {
     }
 
     /// The walk through the envelope without what is done with it.
-    struct FieldsJob<'a>(&'a [u8]);
-
-    impl Job for FieldsJob<'_> {
-        type Output = usize;
-        #[inline(always)]
-        fn run<K: Kernel>(self, kernel: K) -> usize {
-            let mut scanner = Scanner::new(self.0, kernel);
-            let mut scratch = String::new();
-            let mut sum = 0;
-            scanner.begin_object().unwrap();
-            scanner.next_key().unwrap();
-            scanner.begin_array().unwrap();
-            while scanner.next_element().unwrap() {
-                let fields = scan_event(&mut scanner, self.0, &mut scratch, None).unwrap();
-                sum += black_box(&fields).end;
-            }
-            assert!(scanner.next_key().unwrap().is_none());
-            scanner.finish().unwrap();
-            sum
+    fn walk_fields(level: Level, body: &[u8], window: &mut Window) -> usize {
+        let mut scanner = Scanner::with_level(body, window, level);
+        let mut scratch = String::new();
+        let mut fields = EventFields::default();
+        let mut sum = 0;
+        scanner.begin_object().unwrap();
+        scanner.next_key().unwrap();
+        scanner.begin_array().unwrap();
+        while scanner.next_element().unwrap() {
+            scan_event(&mut scanner, body, &mut scratch, None, &mut fields).unwrap();
+            sum += black_box(&fields).end;
         }
+        assert!(scanner.next_key().unwrap().is_none());
+        scanner.finish().unwrap();
+        sum
     }
 }

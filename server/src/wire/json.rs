@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::json_simd::{Job, Kernel, Level};
+use super::json_simd::{CHUNK_BYTES, Level, WINDOW_CHUNKS, Window};
 
 /// Open arrays and objects of one document. One bit of a word each, so that a bomb costs nothing.
 pub const DEPTH_MAX: u32 = u64::BITS;
@@ -100,6 +100,18 @@ pub enum Kind {
     Object,
 }
 
+/// The kind of a value by its first byte. Bytes that begin none are refused elsewhere.
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Number; 256];
+    kinds[b'"' as usize] = Kind::String;
+    kinds[b'{' as usize] = Kind::Object;
+    kinds[b'[' as usize] = Kind::Array;
+    kinds[b't' as usize] = Kind::Bool;
+    kinds[b'f' as usize] = Kind::Bool;
+    kinds[b'n' as usize] = Kind::Null;
+    kinds
+};
+
 /// A validated value: its bytes are `start..end`, quotes and brackets included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value {
@@ -150,9 +162,16 @@ impl Text {
 
 /// A cursor over one document.
 #[derive(Debug)]
-pub struct Scanner<'a, K> {
+pub struct Scanner<'a> {
     bytes: &'a [u8],
-    kernel: K,
+    /// Where strings may end, for the part of the body that holds the current chunk.
+    window: &'a mut Window,
+    level: Level,
+    /// All of that part is ASCII.
+    is_ascii: bool,
+    chunk_index: usize,
+    /// The stops of the current chunk that were not yet taken. None of them is before the cursor's last string.
+    stops: u64,
     at: usize,
     depth: u32,
     /// The open containers, the innermost in the lowest bit: 1 for an object.
@@ -161,10 +180,19 @@ pub struct Scanner<'a, K> {
     is_fresh: bool,
 }
 
-impl<'a, K: Kernel> Scanner<'a, K> {
-    #[inline(always)]
-    pub fn new(bytes: &'a [u8], kernel: K) -> Scanner<'a, K> {
-        Scanner { bytes, kernel, at: 0, depth: 0, objects: 0, is_fresh: false }
+// Everything a loop goes through is inlined, and what is not gets values instead of the scanner: so the cursor stays in registers.
+impl<'a> Scanner<'a> {
+    /// `window` is memory only; what it held does not matter.
+    #[inline]
+    pub fn new(bytes: &'a [u8], window: &'a mut Window) -> Scanner<'a> {
+        Scanner::with_level(bytes, window, Level::best())
+    }
+
+    #[inline]
+    pub fn with_level(bytes: &'a [u8], window: &'a mut Window, level: Level) -> Scanner<'a> {
+        let is_ascii = window.fill(level, bytes);
+        let stops = window.stops(0);
+        Scanner { bytes, window, level, is_ascii, chunk_index: 0, stops, at: 0, depth: 0, objects: 0, is_fresh: false }
     }
 
     /// The next byte that has meaning, 0 at the end. White space before it is passed.
@@ -250,14 +278,7 @@ impl<'a, K: Kernel> Scanner<'a, K> {
     pub fn value(&mut self) -> Result<Value, JsonError> {
         let mut byte = self.peek();
         let start = self.at;
-        let kind = match byte {
-            b'"' => Kind::String,
-            b'{' => Kind::Object,
-            b'[' => Kind::Array,
-            b't' | b'f' => Kind::Bool,
-            b'n' => Kind::Null,
-            _ => Kind::Number,
-        };
+        let kind = KINDS[byte as usize];
         let floor = self.depth;
         let mut is_escaped = false;
         loop {
@@ -360,26 +381,48 @@ impl<'a, K: Kernel> Scanner<'a, K> {
     fn string(&mut self) -> Result<Text, JsonError> {
         let bytes = self.bytes;
         let start = self.at + 1;
-        let mut run = self.kernel.plain_run(bytes, start);
-        let mut is_ascii = run.is_ascii;
+        let (mut end, mut is_ascii) = self.next_stop(start);
         let mut is_escaped = false;
         loop {
-            match bytes.get(run.end) {
+            match bytes.get(end) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     is_escaped = true;
-                    let next = escape(bytes, start, run.end)?;
-                    run = self.kernel.plain_run(bytes, next);
-                    is_ascii &= run.is_ascii;
+                    let run = self.next_stop(escape(bytes, start, end)?);
+                    end = run.0;
+                    is_ascii &= run.1;
                 }
-                _ => return Err(bad_string(bytes, start, run.end)),
+                _ => return Err(bad_string(bytes, start, end)),
             }
         }
         if !is_ascii {
-            check_utf8(bytes, start, run.end)?;
+            check_utf8(bytes, start, end)?;
         }
-        self.at = run.end + 1;
-        Ok(Text { start, end: run.end, is_escaped })
+        self.at = end + 1;
+        Ok(Text { start, end, is_escaped })
+    }
+
+    /// The first quote, backslash or control character at or behind `from`, or the end of the body; and whether all bytes
+    /// before it are ASCII (`false` may be wrong). Stops are taken in order, and the end of the body is the last one.
+    #[inline(always)]
+    fn next_stop(&mut self, from: usize) -> (usize, bool) {
+        let mut is_ascii = self.is_ascii;
+        loop {
+            while self.stops == 0 {
+                self.chunk_index += 1;
+                if self.chunk_index.is_multiple_of(WINDOW_CHUNKS) {
+                    let rest = self.bytes.get(self.chunk_index * CHUNK_BYTES..).unwrap_or_default();
+                    self.is_ascii = self.window.fill(self.level, rest);
+                    is_ascii &= self.is_ascii;
+                }
+                self.stops = self.window.stops(self.chunk_index);
+            }
+            let at = self.chunk_index * CHUNK_BYTES + self.stops.trailing_zeros() as usize;
+            self.stops &= self.stops - 1;
+            if at >= from {
+                return (at, is_ascii);
+            }
+        }
     }
 
     #[inline(always)]
@@ -394,24 +437,15 @@ impl<'a, K: Kernel> Scanner<'a, K> {
 }
 
 /// Validates a whole document.
-pub fn validate(bytes: &[u8]) -> Result<Value, JsonError> {
-    Level::best().run(Validate(bytes))
+pub fn validate(bytes: &[u8], window: &mut Window) -> Result<Value, JsonError> {
+    validate_with(Level::best(), bytes, window)
 }
 
-/// `validate` as a job.
-#[derive(Debug)]
-pub struct Validate<'a>(pub &'a [u8]);
-
-impl Job for Validate<'_> {
-    type Output = Result<Value, JsonError>;
-
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) -> Self::Output {
-        let mut scanner = Scanner::new(self.0, kernel);
-        let value = scanner.value()?;
-        scanner.finish()?;
-        Ok(value)
-    }
+pub(super) fn validate_with(level: Level, bytes: &[u8], window: &mut Window) -> Result<Value, JsonError> {
+    let mut scanner = Scanner::with_level(bytes, window, level);
+    let value = scanner.value()?;
+    scanner.finish()?;
+    Ok(value)
 }
 
 /// Appends the string that `raw`, the inside of a validated string, stands for.
