@@ -570,10 +570,367 @@ mod tests {
     use std::hint::black_box;
     use std::time::Instant;
 
-    use ringlog_engine::event::{FingerprintKey, Source};
+    use ringlog_engine::event::{FingerprintKey, NO_EXPECTED_VERSION, Source};
+    use ringlog_engine::format::record::Record;
     use ringlog_engine::ids::Tenant;
 
     use super::*;
+
+    fn new_batch() -> EventBatch {
+        EventBatch::new(Tenant(1), Source::Http, FingerprintKey(7))
+    }
+
+    /// What every kernel makes of a body, which must be the same.
+    fn on_every_level(
+        body: &[u8],
+        parse: impl Fn(Level, &[u8], &mut EventBatch) -> Result<usize, EnvelopeError>,
+    ) -> Result<EventBatch, EnvelopeError> {
+        let mut batch = new_batch();
+        let verdict = parse(Level::Portable, body, &mut batch);
+        for level in Level::available() {
+            let mut again = new_batch();
+            assert_eq!(parse(level, body, &mut again), verdict, "{level:?}");
+            assert_eq!(again.records(), batch.records(), "{level:?}");
+            assert_eq!(again.keys(), batch.keys(), "{level:?}");
+        }
+        let count = verdict?;
+        assert_eq!(count, batch.event_count());
+        Ok(batch)
+    }
+
+    fn single(body: impl AsRef<[u8]>) -> Result<EventBatch, EnvelopeError> {
+        on_every_level(body.as_ref(), |level, body, batch| {
+            parse_event_with(level, body, "acme", &mut Scratch::default(), batch).map(|()| 1)
+        })
+    }
+
+    fn many(body: impl AsRef<[u8]>) -> Result<EventBatch, EnvelopeError> {
+        on_every_level(body.as_ref(), |level, body, batch| {
+            parse_batch_with(level, body, "acme", &mut Scratch::default(), batch)
+        })
+    }
+
+    /// Type, entity, payload, metadata and expected version of every event.
+    fn events(batch: &EventBatch) -> Vec<(String, String, String, String, Option<u64>)> {
+        let mut bytes = batch.records();
+        let mut events = Vec::new();
+        for key in batch.keys() {
+            let record = Record::parse(bytes).unwrap();
+            assert_eq!((record.kind, record.timestamp), (EventKind::Event, None));
+            bytes = &bytes[record.record_bytes..];
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            let version = (key.version != NO_EXPECTED_VERSION).then_some(key.version);
+            events.push((
+                record.event_type.into(),
+                record.entity.into(),
+                text(record.payload),
+                text(record.metadata),
+                version,
+            ));
+        }
+        assert!(bytes.is_empty());
+        events
+    }
+
+    #[test]
+    fn an_event_is_taken_apart_and_its_json_kept_byte_for_byte() {
+        for (body, event_type, entity, payload, metadata, version) in [
+            (r#"{"event_type":"a","entity_id":"b","payload":1}"#, "a", "b", "1", "", None),
+            (
+                r#" { "payload" : { "x" : [ 1.0 ] } , "entity_id" : "b" , "event_type" : "a" } "#,
+                "a",
+                "b",
+                r#"{ "x" : [ 1.0 ] }"#,
+                "",
+                None,
+            ),
+            (
+                r#"{"event_type":"a","entity_id":"b","payload":null,"metadata":null,"expected_version":null,"tenant_id":null}"#,
+                "a",
+                "b",
+                "null",
+                "",
+                None,
+            ),
+            (
+                r#"{"event_type":"a","entity_id":"b","payload":"x","metadata":[1, 2],"expected_version":0,"tenant_id":"acme"}"#,
+                "a",
+                "b",
+                "\"x\"",
+                "[1, 2]",
+                Some(0),
+            ),
+            (
+                r#"{"event_type":"a","entity_id":"b","payload":{},"metadata":{},"expected_version":18446744073709551614}"#,
+                "a",
+                "b",
+                "{}",
+                "{}",
+                Some(u64::MAX - 1),
+            ),
+            (
+                r#"{"event_type":"a","entity_id":"b","payload":{"n":123456789012345678901234567890,"n":1e999,"s":"\u00e9\/"}}"#,
+                "a",
+                "b",
+                r#"{"n":123456789012345678901234567890,"n":1e999,"s":"\u00e9\/"}"#,
+                "",
+                None,
+            ),
+            (
+                r#"{"event\u005ftype":"\u0061.b","entity_id":"\u00e9\ud83d\ude00\"","p\u0061yload":1,"tenant_id":"\u0061cme"}"#,
+                "a.b",
+                "\u{e9}\u{1f600}\"",
+                "1",
+                "",
+                None,
+            ),
+            (
+                r#"{"event_type":"a_1.b2","entity_id":"k\u00e4se \u2014 brot","payload":false,"id":1,"id":2,"Payload":3,"x":{"payload":4}}"#,
+                "a_1.b2",
+                "k\u{e4}se \u{2014} brot",
+                "false",
+                "",
+                None,
+            ),
+        ] {
+            let batch = single(body).unwrap_or_else(|error| panic!("{body}: {error}"));
+            let expected = (event_type.into(), entity.into(), payload.into(), metadata.into(), version);
+            assert_eq!(events(&batch), [expected], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_batch_keeps_its_order() {
+        let body = r#"{"source":"x","events":[{"event_type":"a","entity_id":"1","payload":1},
+            {"payload":2,"event_type":"b","entity_id":"2","expected_version":5}, {"event_type":"a","entity_id":"1","payload":3,"metadata":0}
+            ],"events_total":[{}],"source":"y"}"#;
+        let found = events(&many(body).unwrap());
+        let expected = [("a", "1", "1", "", None), ("b", "2", "2", "", Some(5)), ("a", "1", "3", "0", None)].map(
+            |(event_type, entity, payload, metadata, version)| {
+                (event_type.to_owned(), entity.to_owned(), payload.to_owned(), metadata.to_owned(), version)
+            },
+        );
+        assert_eq!(found, expected);
+        assert_eq!(
+            events(&many(r#"{"\u0065vents":[{"event_type":"a","entity_id":"1","payload":1}]}"#).unwrap()).len(),
+            1
+        );
+        assert_eq!(many(sample_batch(1000)).unwrap().event_count(), 1000);
+    }
+
+    /// Fills the blanks of a good event: the type, the entity and what follows the payload.
+    fn event_with(event_type: &str, entity: &str, more: &str) -> String {
+        format!("{{\"event_type\":{event_type},\"entity_id\":{entity},\"payload\":{{}}{more}}}")
+    }
+
+    fn refused(verdict: Result<EventBatch, EnvelopeError>, class: FaultClass, at: usize, text: &str) {
+        let error = verdict.map(|batch| batch.event_count()).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.class(), error.at), (text, class, at));
+    }
+
+    #[test]
+    fn a_broken_rule_is_named_with_what_to_do() {
+        const USE: &str = "use lower case, digits, '.' and '_'";
+        let long = "x".repeat(129);
+        for (event_type, text) in [
+            ("\"User.Action\"", format!("\"User.Action\" has upper-case letters; {USE}")),
+            ("\"\u{c9}t\u{e9}\"", format!("\"\u{c9}t\u{e9}\" has upper-case letters; {USE}")),
+            ("\"user-action\"", format!("\"user-action\" has the character '-'; {USE}")),
+            ("\"user action\"", format!("\"user action\" has the character ' '; {USE}")),
+            ("\"\u{e9}t\u{e9}\"", format!("\"\u{e9}t\u{e9}\" has the character '\u{e9}'; {USE}")),
+            ("\"a\\n\"", format!("\"a\\n\" has the character '\\n'; {USE}")),
+            ("\"\"", "\"\" is empty; name what happened, as in \"order.paid\"".into()),
+            ("\".a\"", "\".a\" begins or ends with '.'; remove it".into()),
+            ("\"a.\"", "\"a.\" begins or ends with '.'; remove it".into()),
+            ("\".\"", "\".\" begins or ends with '.'; remove it".into()),
+            ("\"a..b\"", "\"a..b\" has \"..\"; use a single '.'".into()),
+            ("\"_system.x\"", "\"_system.x\" is reserved for the server; use another name".into()),
+            (
+                "\"allsource.read_model.committed\"",
+                "\"allsource.read_model.committed\" is reserved for the server; use another name".into(),
+            ),
+            (&format!("\"{long}\""), format!("\"{}...\" has 129 bytes, 128 allowed", &long[..64])),
+        ] {
+            let body = event_with(event_type, "\"e\"", "");
+            refused(single(body), FaultClass::InvalidEvent, 14, &format!("event_type {text}"));
+        }
+        for (entity, text) in [
+            ("\"\"", "\"\" is empty; name what the event is about, as in \"order-7\"".to_owned()),
+            ("\" a\"", "\" a\" begins or ends with white space; remove it".into()),
+            ("\"a\u{a0}\"", "\"a\\u{a0}\" begins or ends with white space; remove it".into()),
+            ("\"a\\tb\"", "\"a\\tb\" has a control character; remove it".into()),
+            ("\"a\u{7f}b\"", "\"a\\u{7f}b\" has a control character; remove it".into()),
+            ("\"a\u{85}b\"", "\"a\\u{85}b\" has a control character; remove it".into()),
+            (
+                "\"read-model:x\"",
+                "\"read-model:x\" begins with \"read-model:\", which is reserved for the server; use another name"
+                    .into(),
+            ),
+            (
+                &format!("\"{}\"", "\u{e9}".repeat(65)),
+                format!("\"{}...\" has 130 bytes, 128 allowed", "\u{e9}".repeat(64)),
+            ),
+        ] {
+            let body = event_with("\"t\"", entity, "");
+            refused(single(body), FaultClass::InvalidEvent, 30, &format!("entity_id {text}"));
+        }
+        for good in [
+            "\"a.b_c.9\"",
+            "\"_system\"",
+            "\"_systems.a\"",
+            "\"allsource.read_model.committed2\"",
+            &format!("\"{}\"", "x".repeat(128)),
+        ] {
+            assert!(single(event_with(good, "\"e\"", "")).is_ok(), "{good}");
+        }
+        for good in
+            ["\"a b\"", "\"Order-7/\u{e9}\"", "\"read-model\"", "\"a\u{a0}b\"", &format!("\"{}\"", "x".repeat(128))]
+        {
+            assert!(single(event_with("\"t\"", good, "")).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn fields_have_types_and_stand_there_once() {
+        use FaultClass::*;
+        for (body, class, at, text) in [
+            ("{}", InvalidEvent, 0, "event_type is missing"),
+            (r#"{"entity_id":"e","payload":1}"#, InvalidEvent, 0, "event_type is missing"),
+            (r#" {"event_type":"t","payload":1}"#, InvalidEvent, 1, "entity_id is missing"),
+            (r#"{"event_type":"t","entity_id":"e"}"#, InvalidEvent, 0, "payload is missing"),
+            (r#"{"event_type":1,"entity_id":"e","payload":1}"#, InvalidEvent, 14, "event_type must be a string"),
+            (r#"{"event_type":null,"entity_id":"e","payload":1}"#, InvalidEvent, 14, "event_type must be a string"),
+            (r#"{"event_type":"t","entity_id":{},"payload":1}"#, InvalidEvent, 30, "entity_id must be a string"),
+            (
+                r#"{"event_type":"t","entity_id":"e","payload":1,"tenant_id":7}"#,
+                InvalidEvent,
+                58,
+                "tenant_id must be a string",
+            ),
+            (
+                r#"{"event_type":"t","entity_id":"e","payload":1,"tenant_id":"other"}"#,
+                TenantMismatch,
+                58,
+                "tenant_id is not the tenant of your credential; leave it out or use the right key",
+            ),
+            (
+                r#"{"event_type":"t","event_type":"t","entity_id":"e","payload":1}"#,
+                InvalidEvent,
+                19,
+                "event_type stands there twice; send it once",
+            ),
+            (
+                r#"{"payload":1,"entity_id":"e","event_type":"t","p\u0061yload":1}"#,
+                InvalidEvent,
+                47,
+                "payload stands there twice; send it once",
+            ),
+            (r#"{"metadata":null,"metadata":null}"#, InvalidEvent, 18, "metadata stands there twice; send it once"),
+            ("[]", InvalidEvent, 0, "expected an event object at byte 0"),
+            (" null", InvalidEvent, 1, "expected an event object at byte 1"),
+            ("\"{}\"", InvalidEvent, 0, "expected an event object at byte 0"),
+            ("", InvalidJson, 0, "expected '{' at byte 0, where the body ends"),
+            ("x", InvalidJson, 0, "expected '{' at byte 0"),
+            ("\u{feff}{}", InvalidJson, 0, "expected '{' at byte 0"),
+            (
+                r#"{"event_type":"t","entity_id":"e","payload":1}x"#,
+                InvalidJson,
+                46,
+                "expected the end of the body at byte 46",
+            ),
+            (r#"{"event_type" "t"}"#, InvalidJson, 14, "expected ':' at byte 14"),
+            (r#"{"event_type":"T","x":01}"#, InvalidJson, 22, "number with a leading zero at byte 22"),
+        ] {
+            refused(single(body), class, at, text);
+        }
+        for wrong in ["-1", "1.0", "1e0", "\"1\"", "true", "[]", "18446744073709551615", "18446744073709551616", "-0"] {
+            let body = event_with("\"t\"", "\"e\"", &format!(",\"expected_version\":{wrong}"));
+            refused(single(body), InvalidEvent, 66, "expected_version must be a whole number from 0, or null");
+        }
+    }
+
+    #[test]
+    fn a_batch_has_a_shape_and_its_errors_an_index() {
+        use FaultClass::*;
+        let good = r#"{"event_type":"t","entity_id":"e","payload":1}"#;
+        refused(many("{}"), InvalidEvent, 1, "events is missing");
+        refused(many(r#"{"event":[]} "#), InvalidEvent, 11, "events is missing");
+        refused(many(r#"{"events":[]}"#), InvalidEvent, 12, "events is empty; send at least one event");
+        refused(many(r#"{"events":{}}"#), InvalidEvent, 10, "expected an array of events at byte 10");
+        refused(many(r#"{"events":null}"#), InvalidEvent, 10, "expected an array of events at byte 10");
+        refused(many("[]"), InvalidEvent, 0, "expected an object with \"events\" at byte 0");
+        refused(many(r#"{"events":[1]}"#), InvalidEvent, 11, "event 0: expected an event object at byte 11");
+        refused(
+            many(format!("{{\"events\":[{good},[]]}}")),
+            InvalidEvent,
+            58,
+            "event 1: expected an event object at byte 58",
+        );
+        refused(many(format!("{{\"events\":[{good},]}}")), InvalidJson, 58, "event 1: expected '{' at byte 58");
+        refused(
+            many(format!("{{\"events\":[{good} {good}]}}")),
+            InvalidJson,
+            58,
+            "event 1: expected ',' or ']' at byte 58",
+        );
+        refused(
+            many(format!("{{\"events\":[{good}],\"events\":[{good}]}}")),
+            InvalidEvent,
+            60,
+            "events stands there twice; send it once",
+        );
+        refused(many(format!("{{\"events\":[{good}]}} 1")), InvalidJson, 60, "expected the end of the body at byte 60");
+        refused(
+            many(format!("{{\"events\":[{good}]")),
+            InvalidJson,
+            58,
+            "expected ',' or '}' at byte 58, where the body ends",
+        );
+        let upper = good.replace("\"t\"", "\"User.Action\"");
+        let error = many(format!("{{\"events\":[{good},{good},{good},{upper}]}}")).unwrap_err();
+        assert_eq!((error.event_index, error.at, error.field()), (Some(3), 11 + 3 * 47 + 14, Some("event_type")));
+        assert_eq!(
+            error.to_string(),
+            "event 3: event_type \"User.Action\" has upper-case letters; use lower case, digits, '.' and '_'"
+        );
+    }
+
+    #[test]
+    fn requests_have_ceilings() {
+        let good = r#"{"event_type":"t","entity_id":"e","payload":1}"#;
+        let events = |count: usize| format!("{{\"events\":[{}]}}", vec![good; count].join(","));
+        assert_eq!(many(events(10_000)).unwrap().event_count(), 10_000);
+        let text = "more than 10000 events in one request; send them in smaller batches";
+        refused(many(events(10_001)), FaultClass::TooLarge, 11 + 10_000 * 47, text);
+
+        let sized = |bytes: usize| good.replace("1}", &format!("\"{}\"}}", "x".repeat(bytes - good.len() - 1)));
+        assert!(single(sized(EVENT_BYTES_MAX)).is_ok());
+        let text = "the event has 1048577 bytes, 1048576 allowed; store large data elsewhere and refer to it";
+        refused(single(sized(EVENT_BYTES_MAX + 1)), FaultClass::TooLarge, 0, text);
+        let large = sized(EVENT_BYTES_MAX);
+        let error = many(format!("{{\"events\":[{}]}}", vec![large.as_str(); 18].join(","))).unwrap_err();
+        assert_eq!((error.event_index, error.class()), (Some(17), FaultClass::TooLarge));
+    }
+
+    #[test]
+    fn no_cut_or_changed_body_is_a_panic() {
+        let body = sample_batch(3);
+        let mut scratch = Scratch::default();
+        for cut in 0..body.len() {
+            assert!(parse_batch(&body[..cut], "acme", &mut scratch, &mut new_batch()).is_err());
+            assert!(parse_event(&body[..cut], "acme", &mut scratch, &mut new_batch()).is_err());
+        }
+        for place in 0..body.len() {
+            for byte in [0, b'"', b'\\', b'{', b']', b',', b'0', 0x80, 0xff] {
+                let mut changed = body.clone();
+                changed[place] = byte;
+                // Whatever it says, it says it without a panic, and never more events than there are.
+                if let Ok(count) = parse_batch(&changed, "acme", &mut scratch, &mut new_batch()) {
+                    assert_eq!(count, 3);
+                }
+            }
+        }
+    }
 
     fn sample_batch(events: usize) -> Vec<u8> {
         let mut body = b"{\"events\":[".to_vec();
