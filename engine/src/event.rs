@@ -70,11 +70,17 @@ pub enum EventError {
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventError::TypeLength { bytes } => write!(f, "event type has {bytes} bytes, 1 to {TYPE_BYTES_MAX} allowed"),
-            EventError::EntityLength { bytes } => write!(f, "entity has {bytes} bytes, 1 to {ENTITY_BYTES_MAX} allowed"),
+            EventError::TypeLength { bytes } => {
+                write!(f, "event type has {bytes} bytes, 1 to {TYPE_BYTES_MAX} allowed")
+            }
+            EventError::EntityLength { bytes } => {
+                write!(f, "entity has {bytes} bytes, 1 to {ENTITY_BYTES_MAX} allowed")
+            }
             EventError::ControlCharacter => f.write_str("event type or entity has a control character"),
             EventError::PayloadLength { bytes } => write!(f, "payload has {bytes} bytes, {PAYLOAD_BYTES_MAX} allowed"),
-            EventError::MetadataLength { bytes } => write!(f, "metadata has {bytes} bytes, {METADATA_BYTES_MAX} allowed"),
+            EventError::MetadataLength { bytes } => {
+                write!(f, "metadata has {bytes} bytes, {METADATA_BYTES_MAX} allowed")
+            }
             EventError::BatchEvents { limit } => write!(f, "batch has more than {limit} events"),
             EventError::BatchBytes { limit } => write!(f, "batch has more than {limit} encoded bytes"),
         }

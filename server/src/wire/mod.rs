@@ -3,7 +3,13 @@
 //! Owns the grammar of every protocol and the one table from errors to statuses. Never waits, never reads a clock,
 //! never touches a socket: each file is a function of the bytes it is given.
 
+pub mod answer;
 pub mod chunked;
+pub mod envelope;
 pub mod http;
+pub mod json;
+pub mod json_simd;
+pub mod params;
 pub mod response;
 pub mod status;
+pub mod time;
