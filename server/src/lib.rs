@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod catalog;
+pub mod core;
 pub mod cli;
 pub mod config;
 pub mod first_run;

@@ -1,0 +1,161 @@
+//! Bounded mailboxes between threads: whole batches, answers, deltas; one wake-up for as many as there are.
+//!
+//! Each core owns one mailbox. Cores, the control thread and the signal thread post to it. Must never: block a core,
+//! or wake one per message: a core that is awake drains its mailbox every turn.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+
+use ringlog_engine::event::EventBatch;
+use ringlog_engine::ids::ShardNumber;
+use ringlog_engine::io::{Remote, Ring};
+use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
+use ringlog_engine::shard::Ack;
+
+use crate::auth::delta::Delta;
+use crate::catalog::control::{OnboardError, Onboarded};
+
+/// Messages that wait in one mailbox. Senders that find it full answer `overloaded`; deltas and answers have room
+/// kept by the ceilings on requests in flight.
+pub const MAILBOX_MESSAGES_MAX: usize = 65_536;
+
+/// What one thread tells a core.
+#[derive(Debug)]
+pub enum Message {
+    /// Append for a request that came in on core `from`. `slot` and `generation` are its credential's, checked again at admit.
+    Append { from: usize, ticket: u64, shard: ShardNumber, slot: u32, generation: u32, batch: EventBatch },
+    /// The answer to an `Append` that this core sent.
+    Appended { ack: Ack },
+    /// The credential of an `Append` has been revoked in the meantime.
+    AppendRevoked { ticket: u64, batch: EventBatch },
+    /// One bite of a query that came in on core `from`.
+    Search { from: usize, ticket: u64, shard: ShardNumber, request: ActiveRequest },
+    Searched { ticket: u64, answer: ActiveAnswer },
+    /// The catalog has changed. Applied at the start of the next turn, then acknowledged.
+    Delta(Arc<Delta>),
+    Onboarded { ticket: u64, result: Result<Onboarded, OnboardError> },
+    /// Stop accepting, finish what was received, make it durable, answer, and return.
+    Stop,
+}
+
+/// What both ends share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The owner drains its mailbox before it waits: nobody needs to wake it.
+    is_awake: AtomicBool,
+    /// Set by the owner once its ring exists.
+    remote: OnceLock<Remote>,
+}
+
+/// The receiving end, owned by one core.
+#[derive(Debug)]
+pub struct Mailbox {
+    messages: Receiver<Message>,
+    shared: Arc<Shared>,
+    /// Taken out by `prepare_wait`, given out by `next`.
+    waiting: Option<Message>,
+}
+
+/// A sending end. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct Address {
+    messages: SyncSender<Message>,
+    shared: Arc<Shared>,
+}
+
+/// A new mailbox and its address.
+pub fn mailbox() -> (Mailbox, Address) {
+    let (sender, receiver) = sync_channel(MAILBOX_MESSAGES_MAX);
+    let shared = Arc::new(Shared { is_awake: AtomicBool::new(true), remote: OnceLock::new() });
+    let mailbox = Mailbox { messages: receiver, shared: Arc::clone(&shared), waiting: None };
+    (mailbox, Address { messages: sender, shared })
+}
+
+impl Mailbox {
+    /// Says how to wake the owner. Called once, on its thread, before the first wait.
+    pub fn set_remote(&self, remote: Remote) {
+        assert!(self.shared.remote.set(remote).is_ok());
+    }
+
+    /// The next message, if there is one.
+    pub fn next(&mut self) -> Option<Message> {
+        self.waiting.take().or_else(|| self.messages.try_recv().ok())
+    }
+
+    /// Announces that the owner is about to wait. `false`: a message came in the meantime and it must not.
+    pub fn prepare_wait(&mut self) -> bool {
+        self.shared.is_awake.store(false, Ordering::SeqCst);
+        self.waiting = self.messages.try_recv().ok();
+        if self.waiting.is_some() {
+            self.shared.is_awake.store(true, Ordering::SeqCst);
+        }
+        self.waiting.is_none()
+    }
+
+    /// The owner is back from waiting.
+    pub fn awake(&self) {
+        self.shared.is_awake.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Address {
+    /// Puts a message into the mailbox without waking its owner: for cores, which wake each peer once a turn.
+    /// Gives the message back if the mailbox is full or its owner has gone.
+    pub fn post(&self, message: Message) -> Result<(), Message> {
+        self.messages.try_send(message).map_err(|error| match error {
+            TrySendError::Full(message) | TrySendError::Disconnected(message) => message,
+        })
+    }
+
+    /// Puts a message into the mailbox and wakes its owner: for threads without a ring.
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        self.post(message)?;
+        if self.needs_wake()
+            && let Some(remote) = self.shared.remote.get()
+        {
+            remote.wake();
+        }
+        Ok(())
+    }
+
+    /// Wakes the owner through one's own ring if it sleeps. Call once a turn after `post`.
+    pub fn wake_from(&self, ring: &mut Ring) {
+        if self.needs_wake()
+            && let Some(remote) = self.shared.remote.get()
+        {
+            ring.wake_peer(remote);
+        }
+    }
+
+    fn needs_wake(&self) -> bool {
+        !self.shared.is_awake.swap(true, Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_posted_before_the_wait_keeps_the_owner_awake() {
+        let (mut owner, address) = mailbox();
+        assert!(owner.prepare_wait());
+        owner.awake();
+        address.post(Message::Stop).unwrap();
+        assert!(!owner.prepare_wait());
+        assert!(matches!(owner.next(), Some(Message::Stop)));
+        assert!(owner.next().is_none());
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back() {
+        let (mut owner, address) = mailbox();
+        for _ in 0..MAILBOX_MESSAGES_MAX {
+            address.post(Message::Stop).unwrap();
+        }
+        assert!(address.post(Message::Stop).is_err());
+        assert!(owner.next().is_some());
+        assert!(address.post(Message::Stop).is_ok());
+    }
+}
