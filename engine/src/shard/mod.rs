@@ -241,7 +241,6 @@ impl Shard {
         self.config.home.shard
     }
 
-    pub fn debug_state(&self) -> String { format!("{:?} seg {:?} next_seq {:?} durable {:?} written {:?} frozen {:?} snap {:?} retiring {:?}", self.config.durability, self.segment.as_ref().map(|s| (s.file.number, s.first_sequence, s.write_offset)), self.next_sequence, self.durable, self.written, self.frozen.iter().map(|f| f.segment.number).collect::<Vec<_>>(), self.snapshot.segments.iter().map(|s| s.segment.number.0).collect::<Vec<_>>(), self.retiring.iter().map(|s| s.segment.number.0).collect::<Vec<_>>()) }
     pub fn stats(&self) -> ShardStats {
         self.stats
     }
