@@ -187,7 +187,21 @@ impl Shard {
             if scanned.blocks > 0 {
                 last_used = Some(place);
             }
+            entities.forget(found[place].number.0);
             match scanned.end {
+                ScanEnd::Tail if entities.covers(found[place].number.0) => {
+                    // A merged run has taken the segment in: it was sealed, and must not be written to again.
+                    cut = Some((place, scanned.offset));
+                    let identity = builder.identity(&config, &found[place], &scanned, &expected);
+                    let visible = builder.index.event_count();
+                    builder.index.set_visible(visible);
+                    let segment = Arc::clone(&found[place].segment);
+                    let (sealed, _) =
+                        seal(disk, &config.home, &builder.index, segment, &identity, true).map_err(OpenError::Seal)?;
+                    disk.remove(&run_path(&dir, found[place].number.0, found[place].number.0))?;
+                    found[place].sealed = Some(Arc::new(sealed));
+                    break;
+                }
                 ScanEnd::Tail => {
                     cut = Some((place, scanned.offset));
                     if scanned.blocks > 0 {
@@ -209,15 +223,7 @@ impl Shard {
                     break;
                 }
                 ScanEnd::GoesOn => {
-                    let identity = IndexIdentity {
-                        shard: config.home.shard.0,
-                        segment_number: found[place].number.0,
-                        epoch: found[place].segment.epoch,
-                        first_sequence: scanned.first_sequence.0,
-                        last_sequence: expected.sequence.0 - 1,
-                        next_ordinal: builder.next_ordinal,
-                        last_block_crc: builder.last_crc.unwrap_or(0),
-                    };
+                    let identity = builder.identity(&config, &found[place], &scanned, &expected);
                     let visible = builder.index.event_count();
                     builder.index.set_visible(visible);
                     let segment = Arc::clone(&found[place].segment);
@@ -445,6 +451,18 @@ impl Builder<'_> {
             }
         }
         scanned
+    }
+
+    fn identity(&self, config: &ShardConfig, found: &Found, scanned: &Scanned, expected: &Expected) -> IndexIdentity {
+        IndexIdentity {
+            shard: config.home.shard.0,
+            segment_number: found.number.0,
+            epoch: found.segment.epoch,
+            first_sequence: scanned.first_sequence.0,
+            last_sequence: expected.sequence.0 - 1,
+            next_ordinal: self.next_ordinal,
+            last_block_crc: self.last_crc.unwrap_or(0),
+        }
     }
 
     /// Takes one block into the state. `None`: its body is not what its kind says, whatever its checksum.
