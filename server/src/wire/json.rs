@@ -170,7 +170,7 @@ pub struct Scanner<'a> {
     /// All of that part is ASCII.
     is_ascii: bool,
     chunk_at: usize,
-    /// The stops of the current chunk that were not yet taken. None of them is before the cursor's last string.
+    /// Of the current chunk, which is the one where the last string ended.
     stops: u64,
     at: usize,
     depth: u32,
@@ -237,6 +237,10 @@ impl<'a> Scanner<'a> {
     /// The next key of the object that was entered, or `None` when it has closed. Its value must be pulled next.
     #[inline(always)]
     pub fn next_key(&mut self) -> Result<Option<Text>, JsonError> {
+        if !self.is_fresh && has_pair(self.bytes, self.at, b",\"") {
+            self.at += 1;
+            return self.key().map(Some);
+        }
         let mut byte = self.peek();
         if byte == b'}' {
             self.is_fresh = false;
@@ -251,7 +255,10 @@ impl<'a> Scanner<'a> {
             byte = self.peek();
         }
         self.is_fresh = false;
-        self.key(byte).map(Some)
+        if byte != b'"' {
+            return Err(unexpected(self.bytes, self.at, Expected::Key));
+        }
+        self.key().map(Some)
     }
 
     /// Whether the array that was entered has another element; it must be pulled next. At `false` the array has closed.
@@ -287,10 +294,13 @@ impl<'a> Scanner<'a> {
                 b'{' => {
                     self.open(1)?;
                     byte = self.peek();
-                    if byte != b'}' {
-                        self.key(byte)?;
+                    if byte == b'"' {
+                        self.key()?;
                         byte = self.peek();
                         continue;
+                    }
+                    if byte != b'}' {
+                        return Err(unexpected(self.bytes, self.at, Expected::Key));
                     }
                     self.close();
                 }
@@ -314,12 +324,21 @@ impl<'a> Scanner<'a> {
                     return Ok(Value { start, end: self.at, kind, is_escaped });
                 }
                 let in_object = self.objects & 1 == 1;
+                if in_object && has_pair(self.bytes, self.at, b",\"") {
+                    self.at += 1;
+                    self.key()?;
+                    byte = self.peek();
+                    break;
+                }
                 byte = self.peek();
                 if byte == b',' {
                     self.at += 1;
                     byte = self.peek();
                     if in_object {
-                        self.key(byte)?;
+                        if byte != b'"' {
+                            return Err(unexpected(self.bytes, self.at, Expected::Key));
+                        }
+                        self.key()?;
                         byte = self.peek();
                     }
                     break;
@@ -362,13 +381,16 @@ impl<'a> Scanner<'a> {
         self.at += 1;
     }
 
-    /// A key and its colon; `byte` is the next byte with meaning.
+    /// A key and its colon; the next byte is the opening quote.
     #[inline(always)]
-    fn key(&mut self, byte: u8) -> Result<Text, JsonError> {
-        if byte != b'"' {
-            return Err(unexpected(self.bytes, self.at, Expected::Key));
+    fn key(&mut self) -> Result<Text, JsonError> {
+        let start = self.at + 1;
+        let (end, is_ascii) = self.next_stop(start);
+        if is_ascii && has_pair(self.bytes, end, b"\":") {
+            self.at = end + 2;
+            return Ok(Text { start, end, is_escaped: false });
         }
-        let text = self.string()?;
+        let text = self.string_from(start, end, is_ascii)?;
         if self.peek() != b':' {
             return Err(unexpected(self.bytes, self.at, Expected::Colon));
         }
@@ -379,9 +401,16 @@ impl<'a> Scanner<'a> {
     /// A string; the next byte is its opening quote.
     #[inline(always)]
     fn string(&mut self) -> Result<Text, JsonError> {
-        let bytes = self.bytes;
         let start = self.at + 1;
-        let (mut end, mut is_ascii) = self.next_stop(start);
+        let (end, is_ascii) = self.next_stop(start);
+        self.string_from(start, end, is_ascii)
+    }
+
+    /// A string whose first stop was found.
+    #[inline(always)]
+    fn string_from(&mut self, start: usize, end: usize, is_ascii: bool) -> Result<Text, JsonError> {
+        let bytes = self.bytes;
+        let (mut end, mut is_ascii) = (end, is_ascii);
         let mut is_escaped = false;
         loop {
             match bytes.get(end) {
@@ -403,25 +432,26 @@ impl<'a> Scanner<'a> {
     }
 
     /// The first quote, backslash or control character at or behind `from`, or the end of the body; and whether all bytes
-    /// before it are ASCII (`false` may be wrong). Stops are taken in order, and the end of the body is the last one.
+    /// before it are ASCII (`false` may be wrong). `from` never goes back behind a stop that was found.
     #[inline(always)]
     fn next_stop(&mut self, from: usize) -> (usize, bool) {
         let mut is_ascii = self.is_ascii;
+        let mut offset = from - self.chunk_at;
         loop {
-            while self.stops == 0 {
-                self.chunk_at += CHUNK_BYTES;
-                if self.chunk_at.is_multiple_of(WINDOW_CHUNKS * CHUNK_BYTES) {
-                    let rest = self.bytes.get(self.chunk_at..).unwrap_or_default();
-                    self.is_ascii = self.window.fill(self.level, rest);
-                    is_ascii &= self.is_ascii;
+            if offset < CHUNK_BYTES {
+                let stops = self.stops & (u64::MAX << offset);
+                if stops != 0 {
+                    return (self.chunk_at + stops.trailing_zeros() as usize, is_ascii);
                 }
-                self.stops = self.window.stops(self.chunk_at / CHUNK_BYTES);
             }
-            let at = self.chunk_at + self.stops.trailing_zeros() as usize;
-            self.stops &= self.stops - 1;
-            if at >= from {
-                return (at, is_ascii);
+            offset = offset.saturating_sub(CHUNK_BYTES);
+            self.chunk_at += CHUNK_BYTES;
+            if self.chunk_at.is_multiple_of(WINDOW_CHUNKS * CHUNK_BYTES) {
+                let rest = self.bytes.get(self.chunk_at..).unwrap_or_default();
+                self.is_ascii = self.window.fill(self.level, rest);
+                is_ascii &= self.is_ascii;
             }
+            self.stops = self.window.stops(self.chunk_at / CHUNK_BYTES);
         }
     }
 
@@ -476,6 +506,13 @@ pub fn unescape(raw: &str, out: &mut String) {
         });
     }
     out.push_str(rest);
+}
+
+/// Two bytes that most encoders write side by side are one comparison. Where there is space between them, the longer way is
+/// taken.
+#[inline(always)]
+fn has_pair(bytes: &[u8], at: usize, pair: &[u8; 2]) -> bool {
+    bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()) == Some(pair)
 }
 
 /// First offset at or behind `at` that is not white space.
