@@ -239,24 +239,24 @@ impl<'a> Scanner<'a> {
     pub fn next_key(&mut self) -> Result<Option<Text>, JsonError> {
         if !self.is_fresh && has_pair(self.bytes, self.at, b",\"") {
             self.at += 1;
-            return self.key().map(Some);
-        }
-        let mut byte = self.peek();
-        if byte == b'}' {
-            self.is_fresh = false;
-            self.close();
-            return Ok(None);
-        }
-        if !self.is_fresh {
-            if byte != b',' {
-                return Err(unexpected(self.bytes, self.at, Expected::CommaOrBrace));
+        } else {
+            let mut byte = self.peek();
+            if byte == b'}' {
+                self.is_fresh = false;
+                self.close();
+                return Ok(None);
             }
-            self.at += 1;
-            byte = self.peek();
-        }
-        self.is_fresh = false;
-        if byte != b'"' {
-            return Err(unexpected(self.bytes, self.at, Expected::Key));
+            if !self.is_fresh {
+                if byte != b',' {
+                    return Err(unexpected(self.bytes, self.at, Expected::CommaOrBrace));
+                }
+                self.at += 1;
+                byte = self.peek();
+            }
+            if byte != b'"' {
+                return Err(unexpected(self.bytes, self.at, Expected::Key));
+            }
+            self.is_fresh = false;
         }
         self.key().map(Some)
     }
@@ -289,20 +289,20 @@ impl<'a> Scanner<'a> {
         let floor = self.depth;
         let mut is_escaped = false;
         loop {
-            match byte {
-                b'"' => is_escaped = self.string()?.is_escaped,
+            let is_at_key = match byte {
+                b'"' => {
+                    is_escaped = self.string()?.is_escaped;
+                    false
+                }
                 b'{' => {
                     self.open(1)?;
                     byte = self.peek();
-                    if byte == b'"' {
-                        self.key()?;
-                        byte = self.peek();
-                        continue;
-                    }
-                    if byte != b'}' {
+                    if byte == b'}' {
+                        self.close();
+                    } else if byte != b'"' {
                         return Err(unexpected(self.bytes, self.at, Expected::Key));
                     }
-                    self.close();
+                    byte == b'"'
                 }
                 b'[' => {
                     self.open(0)?;
@@ -311,44 +311,51 @@ impl<'a> Scanner<'a> {
                         continue;
                     }
                     self.close();
+                    false
                 }
-                b'-' | b'0'..=b'9' => self.at = number(self.bytes, self.at)?,
+                b'-' | b'0'..=b'9' => {
+                    self.at = number(self.bytes, self.at)?;
+                    false
+                }
                 b't' => self.literal(b"true")?,
                 b'f' => self.literal(b"false")?,
                 b'n' => self.literal(b"null")?,
                 _ => return Err(unexpected(self.bytes, self.at, Expected::Value)),
+            };
+            if is_at_key || self.end_values(floor)? {
+                self.key()?;
+            } else if self.depth == floor {
+                return Ok(Value { start, end: self.at, kind, is_escaped });
             }
-            // A value has ended: close what ends with it, up to the next one.
-            loop {
-                if self.depth == floor {
-                    return Ok(Value { start, end: self.at, kind, is_escaped });
-                }
-                let in_object = self.objects & 1 == 1;
-                if in_object && has_pair(self.bytes, self.at, b",\"") {
-                    self.at += 1;
-                    self.key()?;
-                    byte = self.peek();
-                    break;
-                }
-                byte = self.peek();
-                if byte == b',' {
-                    self.at += 1;
-                    byte = self.peek();
-                    if in_object {
-                        if byte != b'"' {
-                            return Err(unexpected(self.bytes, self.at, Expected::Key));
-                        }
-                        self.key()?;
-                        byte = self.peek();
-                    }
-                    break;
-                }
-                if byte != if in_object { b'}' } else { b']' } {
-                    let expected = if in_object { Expected::CommaOrBrace } else { Expected::CommaOrBracket };
-                    return Err(unexpected(self.bytes, self.at, expected));
-                }
-                self.close();
+            byte = self.peek();
+        }
+    }
+
+    /// After a value: closes what ends with it, up to the next key (`true`), the next element, or the level `floor`.
+    #[inline(always)]
+    fn end_values(&mut self, floor: u32) -> Result<bool, JsonError> {
+        loop {
+            if self.depth == floor {
+                return Ok(false);
             }
+            let in_object = self.objects & 1 == 1;
+            if in_object && has_pair(self.bytes, self.at, b",\"") {
+                self.at += 1;
+                return Ok(true);
+            }
+            let byte = self.peek();
+            if byte == b',' {
+                self.at += 1;
+                if in_object && self.peek() != b'"' {
+                    return Err(unexpected(self.bytes, self.at, Expected::Key));
+                }
+                return Ok(in_object);
+            }
+            if byte != if in_object { b'}' } else { b']' } {
+                let expected = if in_object { Expected::CommaOrBrace } else { Expected::CommaOrBracket };
+                return Err(unexpected(self.bytes, self.at, expected));
+            }
+            self.close();
         }
     }
 
@@ -390,12 +397,13 @@ impl<'a> Scanner<'a> {
             self.at = end + 2;
             return Ok(Text { start, end, is_escaped: false });
         }
-        let text = self.string_from(start, end, is_ascii)?;
+        let (end, is_escaped) = end_of_string(self.bytes, start, end)?;
+        self.at = end + 1;
         if self.peek() != b':' {
             return Err(unexpected(self.bytes, self.at, Expected::Colon));
         }
         self.at += 1;
-        Ok(text)
+        Ok(Text { start, end, is_escaped })
     }
 
     /// A string; the next byte is its opening quote.
@@ -403,30 +411,11 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Result<Text, JsonError> {
         let start = self.at + 1;
         let (end, is_ascii) = self.next_stop(start);
-        self.string_from(start, end, is_ascii)
-    }
-
-    /// A string whose first stop was found.
-    #[inline(always)]
-    fn string_from(&mut self, start: usize, end: usize, is_ascii: bool) -> Result<Text, JsonError> {
-        let bytes = self.bytes;
-        let (mut end, mut is_ascii) = (end, is_ascii);
-        let mut is_escaped = false;
-        loop {
-            match bytes.get(end) {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    is_escaped = true;
-                    let run = self.next_stop(escape(bytes, start, end)?);
-                    end = run.0;
-                    is_ascii &= run.1;
-                }
-                _ => return Err(bad_string(bytes, start, end)),
-            }
-        }
-        if !is_ascii {
-            check_utf8(bytes, start, end)?;
-        }
+        let (end, is_escaped) = if is_ascii && self.bytes.get(end) == Some(&b'"') {
+            (end, false)
+        } else {
+            end_of_string(self.bytes, start, end)?
+        };
         self.at = end + 1;
         Ok(Text { start, end, is_escaped })
     }
@@ -456,13 +445,13 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn literal(&mut self, word: &[u8]) -> Result<(), JsonError> {
+    fn literal(&mut self, word: &[u8]) -> Result<bool, JsonError> {
         let end = self.at + word.len();
         if self.bytes.get(self.at..end) != Some(word) {
             return Err(bad_literal(self.bytes, self.at, word));
         }
         self.at = end;
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -615,6 +604,46 @@ fn skip_digits(bytes: &[u8], at: usize) -> usize {
     at
 }
 
+/// The closing quote of a string whose first stop stands at `stop`, and whether there are escapes. For strings with escapes,
+/// strings that may not be ASCII, and strings that are none.
+#[inline(never)]
+fn end_of_string(bytes: &[u8], start: usize, stop: usize) -> Result<(usize, bool), JsonError> {
+    let mut end = stop;
+    while bytes.get(end) == Some(&b'\\') {
+        end = plain_end(bytes, escape(bytes, start, end)?);
+    }
+    if bytes.get(end) != Some(&b'"') {
+        return Err(bad_string(bytes, start, end));
+    }
+    check_utf8(bytes, start, end)?;
+    Ok((end, end != stop))
+}
+
+/// The first quote, backslash or control character at or behind `at`, or the end.
+#[inline]
+fn plain_end(bytes: &[u8], at: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let mut at = at;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        // Quotes become 0x20 and control characters stay below it. A borrow can only mark bytes behind a true hit, so the
+        // lowest mark is right.
+        let flipped = word ^ (ONES * 0x02);
+        let slashes = word ^ (ONES * 0x5c);
+        let low = flipped.wrapping_sub(ONES * 0x21) & !flipped;
+        let stops = (low | (slashes.wrapping_sub(ONES) & !slashes)) & HIGHS;
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        at += 1;
+    }
+    at
+}
+
 /// Offset behind the escape whose backslash stands at `at`, in the string whose inside begins at `start`.
 #[inline]
 fn escape(bytes: &[u8], start: usize, at: usize) -> Result<usize, JsonError> {
@@ -651,7 +680,6 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u16> {
     Some(unit)
 }
 
-#[inline(never)]
 fn check_utf8(bytes: &[u8], start: usize, end: usize) -> Result<(), JsonError> {
     match std::str::from_utf8(&bytes[start..end]) {
         Ok(_) => Ok(()),
