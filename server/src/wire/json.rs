@@ -1,6 +1,6 @@
 //! A strict JSON scanner that yields places in the body it was given.
 //!
-//! Owns what is JSON here: RFC 8259, UTF-8, at most `DEPTH_MAX` levels, no lone surrogates and no NUL in strings.
+//! Owns what is JSON here: RFC 8259, UTF-8 (checked once, by `as_text`), at most `DEPTH_MAX` levels, no lone surrogates and no NUL in strings.
 //! Must never: recurse, allocate, change a byte or look at a number's value.
 //! Whoever pulls (`begin_object`, `next_key`, `value`, ...) to the end and calls `finish` has validated the whole body.
 
@@ -80,7 +80,7 @@ impl fmt::Display for JsonError {
             JsonReason::Escape => write!(f, "unknown escape at byte {at}"),
             JsonReason::LoneSurrogate => write!(f, "half of a surrogate pair at byte {at}"),
             JsonReason::NulEscape => write!(f, "\\u0000 at byte {at} is not accepted"),
-            JsonReason::Utf8 => write!(f, "the string is not UTF-8 at byte {at}"),
+            JsonReason::Utf8 => write!(f, "the body is not UTF-8 at byte {at}"),
             JsonReason::LeadingZero => write!(f, "number with a leading zero at byte {at}"),
             JsonReason::Depth => write!(f, "more than {DEPTH_MAX} levels of nesting at byte {at}"),
         }
@@ -149,8 +149,8 @@ impl Text {
 
     /// The string it stands for: from `body` itself, or unescaped into `scratch`.
     #[inline]
-    pub fn resolve<'a>(&self, body: &'a [u8], scratch: &'a mut String) -> &'a str {
-        let raw = std::str::from_utf8(&body[self.start..self.end]).expect("the scanner has checked the string");
+    pub fn resolve<'a>(&self, body: &'a str, scratch: &'a mut String) -> &'a str {
+        let raw = &body[self.start..self.end];
         if !self.is_escaped {
             return raw;
         }
@@ -167,8 +167,6 @@ pub struct Scanner<'a> {
     /// Where strings may end, for the part of the body that holds the current chunk.
     window: &'a mut Window,
     level: Level,
-    /// All of that part is ASCII.
-    is_ascii: bool,
     chunk_at: usize,
     /// Of the current chunk, which is the one where the last string ended.
     stops: u64,
@@ -184,15 +182,16 @@ pub struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// `window` is memory only; what it held does not matter.
     #[inline]
-    pub fn new(bytes: &'a [u8], window: &'a mut Window) -> Scanner<'a> {
-        Scanner::with_level(bytes, window, Level::best())
+    pub fn new(text: &'a str, window: &'a mut Window) -> Scanner<'a> {
+        Scanner::with_level(text, window, Level::best())
     }
 
     #[inline]
-    pub fn with_level(bytes: &'a [u8], window: &'a mut Window, level: Level) -> Scanner<'a> {
-        let is_ascii = window.fill(level, bytes);
+    pub fn with_level(text: &'a str, window: &'a mut Window, level: Level) -> Scanner<'a> {
+        let bytes = text.as_bytes();
+        window.fill(level, bytes);
         let stops = window.stops(0);
-        Scanner { bytes, window, level, is_ascii, chunk_at: 0, stops, at: 0, depth: 0, objects: 0, is_fresh: false }
+        Scanner { bytes, window, level, chunk_at: 0, stops, at: 0, depth: 0, objects: 0, is_fresh: false }
     }
 
     /// The next byte that has meaning, 0 at the end. White space before it is passed.
@@ -325,7 +324,7 @@ impl<'a> Scanner<'a> {
             if is_at_key || self.end_values(floor)? {
                 self.key()?;
             } else if self.depth == floor {
-                return Ok(Value { start, end: self.at, kind, is_escaped });
+                return Ok(Value { start, end: self.at, kind, is_escaped: is_escaped & (kind == Kind::String) });
             }
             byte = self.peek();
         }
@@ -392,8 +391,8 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn key(&mut self) -> Result<Text, JsonError> {
         let start = self.at + 1;
-        let (end, is_ascii) = self.next_stop(start);
-        if is_ascii && has_pair(self.bytes, end, b"\":") {
+        let end = self.next_stop(start);
+        if has_pair(self.bytes, end, b"\":") {
             self.at = end + 2;
             return Ok(Text { start, end, is_escaped: false });
         }
@@ -410,35 +409,30 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn string(&mut self) -> Result<Text, JsonError> {
         let start = self.at + 1;
-        let (end, is_ascii) = self.next_stop(start);
-        let (end, is_escaped) = if is_ascii && self.bytes.get(end) == Some(&b'"') {
-            (end, false)
-        } else {
-            end_of_string(self.bytes, start, end)?
-        };
+        let end = self.next_stop(start);
+        let (end, is_escaped) =
+            if self.bytes.get(end) == Some(&b'"') { (end, false) } else { end_of_string(self.bytes, start, end)? };
         self.at = end + 1;
         Ok(Text { start, end, is_escaped })
     }
 
-    /// The first quote, backslash or control character at or behind `from`, or the end of the body; and whether all bytes
-    /// before it are ASCII (`false` may be wrong). `from` never goes back behind a stop that was found.
+    /// The first quote, backslash or control character at or behind `from`, or the end of the body. `from` never goes back
+    /// behind a stop that was found.
     #[inline(always)]
-    fn next_stop(&mut self, from: usize) -> (usize, bool) {
-        let mut is_ascii = self.is_ascii;
+    fn next_stop(&mut self, from: usize) -> usize {
         let mut offset = from - self.chunk_at;
         loop {
             if offset < CHUNK_BYTES {
                 let stops = self.stops & (u64::MAX << offset);
                 if stops != 0 {
-                    return (self.chunk_at + stops.trailing_zeros() as usize, is_ascii);
+                    return self.chunk_at + stops.trailing_zeros() as usize;
                 }
             }
             offset = offset.saturating_sub(CHUNK_BYTES);
             self.chunk_at += CHUNK_BYTES;
             if self.chunk_at.is_multiple_of(WINDOW_CHUNKS * CHUNK_BYTES) {
                 let rest = self.bytes.get(self.chunk_at..).unwrap_or_default();
-                self.is_ascii = self.window.fill(self.level, rest);
-                is_ascii &= self.is_ascii;
+                self.window.fill(self.level, rest);
             }
             self.stops = self.window.stops(self.chunk_at / CHUNK_BYTES);
         }
@@ -455,13 +449,19 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Validates a whole document.
-pub fn validate(bytes: &[u8], window: &mut Window) -> Result<Value, JsonError> {
-    validate_with(Level::best(), bytes, window)
+/// The body as text. Everything behind this step may count on it.
+#[inline]
+pub fn as_text(body: &[u8]) -> Result<&str, JsonError> {
+    std::str::from_utf8(body).map_err(|error| refuse(error.valid_up_to(), JsonReason::Utf8))
 }
 
-pub(super) fn validate_with(level: Level, bytes: &[u8], window: &mut Window) -> Result<Value, JsonError> {
-    let mut scanner = Scanner::with_level(bytes, window, level);
+/// Validates a whole document.
+pub fn validate(body: &[u8], window: &mut Window) -> Result<Value, JsonError> {
+    validate_with(Level::best(), body, window)
+}
+
+pub(super) fn validate_with(level: Level, body: &[u8], window: &mut Window) -> Result<Value, JsonError> {
+    let mut scanner = Scanner::with_level(as_text(body)?, window, level);
     let value = scanner.value()?;
     scanner.finish()?;
     Ok(value)
@@ -605,7 +605,7 @@ fn skip_digits(bytes: &[u8], at: usize) -> usize {
 }
 
 /// The closing quote of a string whose first stop stands at `stop`, and whether there are escapes. For strings with escapes,
-/// strings that may not be ASCII, and strings that are none.
+/// and strings that are none.
 #[inline(never)]
 fn end_of_string(bytes: &[u8], start: usize, stop: usize) -> Result<(usize, bool), JsonError> {
     let mut end = stop;
@@ -615,7 +615,6 @@ fn end_of_string(bytes: &[u8], start: usize, stop: usize) -> Result<(usize, bool
     if bytes.get(end) != Some(&b'"') {
         return Err(bad_string(bytes, start, end));
     }
-    check_utf8(bytes, start, end)?;
     Ok((end, end != stop))
 }
 
@@ -680,13 +679,6 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u16> {
     Some(unit)
 }
 
-fn check_utf8(bytes: &[u8], start: usize, end: usize) -> Result<(), JsonError> {
-    match std::str::from_utf8(&bytes[start..end]) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(refuse(start + error.valid_up_to(), JsonReason::Utf8)),
-    }
-}
-
 #[cold]
 #[inline(never)]
 fn refuse(at: usize, reason: JsonReason) -> JsonError {
@@ -700,13 +692,9 @@ fn unexpected(bytes: &[u8], at: usize, expected: Expected) -> JsonError {
     JsonError { at, reason }
 }
 
-/// What is wrong with a string is the first wrong thing in it.
 #[cold]
 #[inline(never)]
 fn bad_string(bytes: &[u8], start: usize, end: usize) -> JsonError {
-    if let Err(error) = check_utf8(bytes, start, end) {
-        return error;
-    }
     match bytes.get(end) {
         Some(&byte) => JsonError { at: end, reason: JsonReason::ControlCharacter(byte) },
         None => JsonError { at: start - 1, reason: JsonReason::UnterminatedString },
@@ -716,9 +704,6 @@ fn bad_string(bytes: &[u8], start: usize, end: usize) -> JsonError {
 #[cold]
 #[inline(never)]
 fn bad_escape(bytes: &[u8], start: usize, at: usize, reason: JsonReason) -> JsonError {
-    if let Err(error) = check_utf8(bytes, start, at) {
-        return error;
-    }
     if at + 1 == bytes.len() {
         return JsonError { at: start - 1, reason: JsonReason::UnterminatedString };
     }
@@ -759,9 +744,11 @@ mod tests {
         for level in Level::available() {
             assert_eq!(validate_with(level, bytes, &mut window), verdict, "{level:?}: {bytes:?}");
         }
-        let mut scanner = Scanner::new(bytes, &mut window);
-        let pulled = pull(&mut scanner).and_then(|()| scanner.finish());
-        assert_eq!(pulled.err(), verdict.err(), "pulled: {bytes:?}");
+        if let Ok(text) = as_text(bytes) {
+            let mut scanner = Scanner::new(text, &mut window);
+            let pulled = pull(&mut scanner).and_then(|()| scanner.finish());
+            assert_eq!(pulled.err(), verdict.err(), "pulled: {bytes:?}");
+        }
         verdict
     }
 
@@ -1167,9 +1154,10 @@ mod tests {
             refused(&body, at, JsonReason::Utf8);
         }
         refused(b"\"ab\xff", 3, JsonReason::Utf8);
-        refused(b"\xff", 0, JsonReason::Expected(Expected::Value));
+        refused(b"\xff", 0, JsonReason::Utf8);
+        refused(b"x\xff", 1, JsonReason::Utf8);
         refused(b"[1\xc3\xa9]", 2, JsonReason::Expected(Expected::CommaOrBracket));
-        // A sequence that is cut by the border of a window, whose first half is the only byte that is not ASCII there.
+        // Whatever stands at the border of a window.
         for len in 4080..4110 {
             let mut body = vec![b'"'];
             body.resize(len, b'x');
@@ -1209,23 +1197,23 @@ mod tests {
 
     #[test]
     fn values_tell_their_kind_and_place() {
-        let body = br#" { "a" : [1, 2] , "b":"x\n", "c":-1.5e3,"d":true,"e":null,"f":{"g":[]} } "#;
+        let body = r#" { "a" : [1, 2] , "b":"x\n", "c":-1.5e3,"d":true,"e":null,"f":{"g":[]} } "#;
         let mut window = Window::default();
         let mut scanner = Scanner::new(body, &mut window);
         scanner.begin_object().unwrap();
         let mut found = Vec::new();
         while let Some(key) = scanner.next_key().unwrap() {
             let value = scanner.value().unwrap();
-            found.push((&body[key.span()], value.kind, std::str::from_utf8(&body[value.span()]).unwrap()));
+            found.push((&body[key.span()], value.kind, &body[value.span()]));
         }
         scanner.finish().unwrap();
-        let expected: Vec<(&[u8], Kind, &str)> = vec![
-            (b"a", Kind::Array, "[1, 2]"),
-            (b"b", Kind::String, "\"x\\n\""),
-            (b"c", Kind::Number, "-1.5e3"),
-            (b"d", Kind::Bool, "true"),
-            (b"e", Kind::Null, "null"),
-            (b"f", Kind::Object, "{\"g\":[]}"),
+        let expected = vec![
+            ("a", Kind::Array, "[1, 2]"),
+            ("b", Kind::String, "\"x\\n\""),
+            ("c", Kind::Number, "-1.5e3"),
+            ("d", Kind::Bool, "true"),
+            ("e", Kind::Null, "null"),
+            ("f", Kind::Object, "{\"g\":[]}"),
         ];
         assert_eq!(found, expected);
     }
@@ -1244,7 +1232,7 @@ mod tests {
             let text = format!("\"{raw}\"");
             let value = verdict(text.as_bytes()).unwrap();
             let mut scratch = String::from("left over");
-            let ours = value.text().resolve(text.as_bytes(), &mut scratch);
+            let ours = value.text().resolve(&text, &mut scratch);
             assert_eq!(ours, serde_json::from_str::<String>(&text).unwrap());
         }
     }
