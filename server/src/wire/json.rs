@@ -316,9 +316,18 @@ impl<'a> Scanner<'a> {
                     self.at = number(self.bytes, self.at)?;
                     false
                 }
-                b't' => self.literal(b"true")?,
-                b'f' => self.literal(b"false")?,
-                b'n' => self.literal(b"null")?,
+                b't' => {
+                    self.literal(b"true")?;
+                    false
+                }
+                b'f' => {
+                    self.literal(b"false")?;
+                    false
+                }
+                b'n' => {
+                    self.literal(b"null")?;
+                    false
+                }
                 _ => return Err(unexpected(self.bytes, self.at, Expected::Value)),
             };
             if is_at_key || self.end_values(floor)? {
@@ -439,13 +448,13 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn literal(&mut self, word: &[u8]) -> Result<bool, JsonError> {
+    fn literal(&mut self, word: &[u8]) -> Result<(), JsonError> {
         let end = self.at + word.len();
         if self.bytes.get(self.at..end) != Some(word) {
             return Err(bad_literal(self.bytes, self.at, word));
         }
         self.at = end;
-        Ok(false)
+        Ok(())
     }
 }
 
