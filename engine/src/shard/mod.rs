@@ -209,8 +209,8 @@ pub struct Shard {
     quiet_since_us: Option<u64>,
     commit_at_us: u64,
     sync_in_flight: Option<SyncInFlight>,
-    /// Segments rolled out of since the last interval sync.
-    unsynced: Vec<DiskFile>,
+    /// Segments rolled out of, with their last block, until an interval sync has covered it.
+    unsynced: Vec<(DiskFile, BlockSequence)>,
     sync_at_us: u64,
     full_until_us: Option<u64>,
     latch: Option<ReadOnly>,
