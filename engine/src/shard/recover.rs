@@ -252,12 +252,12 @@ impl Shard {
         }
         let visible = builder.index.event_count();
         builder.index.set_visible(visible);
-        if !runs_are_whole(&found, &entities) {
+        let keep = last_used.map_or(0, |place| place + 1);
+        if !runs_are_whole(&found[..keep], &entities) {
             builder.note_gap(SegmentNumber(0), BlockSequence(0), 0);
         }
         let is_damaged = end_is_lost || !builder.report.damage.is_empty();
         if !is_damaged {
-            let keep = last_used.map_or(0, |place| place + 1);
             let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence)?;
             builder.report.tail = tail;
             if let Some(open) = &open {
@@ -647,7 +647,7 @@ fn remove_leftovers(disk: &dyn Disk, dir: &str, names: &[ShardEntry]) -> Result<
     Ok(())
 }
 
-/// Whether every segment that is no longer in the log is covered by a run: else versions would be given twice.
+/// Whether every segment before those that hold something is covered by a run: else versions would be given twice.
 fn runs_are_whole(found: &[Found], entities: &EntityDirectory) -> bool {
     let newest = entities.runs().first().map_or(0, |run| run.segments().1);
     let oldest_kept = found.first().map_or(newest + 1, |segment| segment.number.0);
