@@ -818,12 +818,9 @@ fn cut_tail(
         disk.write(file, from, &vec![0; (until - from) as usize])?;
         disk.sync(file, Site::TailWipe)?;
     }
-    let mut recycled = false;
-    for segment in &found[keep.min(found.len())..] {
+    // Newest first, one by one: were an older one to go alone, the newer would be taken for the beginning of the log.
+    for segment in found[keep.min(found.len())..].iter().rev() {
         disk.rename(&log_path(&config.home.dir, segment.number), &free_path(&config.home.dir, segment.number))?;
-        recycled = true;
-    }
-    if recycled {
         disk.sync_dir(&config.home.dir, Site::RetireDir)?;
     }
     if let Some(tail) = &mut tail {
