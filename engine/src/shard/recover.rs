@@ -260,10 +260,6 @@ impl Shard {
         if !is_damaged {
             let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence)?;
             builder.report.tail = tail;
-            if let Some(open) = &open {
-                // What recovery found may still sit in a volatile cache, if only the process died. It is about to be shown.
-                disk.sync(&open.file.file, Site::Recovery)?;
-            }
         }
 
         let last_number = last_used.map_or(0, |place| found[place].number.0);
@@ -809,14 +805,16 @@ fn cut_tail(
     if !quarantined.is_empty() {
         disk.sync_dir(QUARANTINE_DIR, Site::QuarantineDir)?;
     }
-    for (place, from, until) in wipes {
-        if place >= keep {
-            // The whole segment goes back to the pool; its next life has another epoch.
-            continue;
-        }
+    if let Some((place, _)) = cut
+        && place < keep
+    {
         let file = &found[place].segment.file;
-        disk.write(file, from, &vec![0; (until - from) as usize])?;
-        disk.sync(file, Site::TailWipe)?;
+        for &(_, from, until) in wipes.iter().filter(|wipe| wipe.0 == place) {
+            disk.write(file, from, &vec![0; (until - from) as usize])?;
+        }
+        // Before anything is shown or appended: the wipe, and what was found, which may still sit in a volatile cache
+        // if only the process died.
+        disk.sync(file, Site::Recovery)?;
     }
     // Newest first, one by one: were an older one to go alone, the newer would be taken for the beginning of the log.
     for segment in found[keep.min(found.len())..].iter().rev() {
