@@ -2,9 +2,9 @@
 
 pub mod auth;
 pub mod catalog;
-pub mod core;
 pub mod cli;
 pub mod config;
+pub mod core;
 pub mod first_run;
 pub mod handle;
 pub mod limits;

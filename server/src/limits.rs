@@ -96,6 +96,56 @@ pub const BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
 /// read and dropped to keep a connection alive after its head was refused.
 pub const LINGER_BYTES_MAX: usize = 64 * 1024;
 
+// ----- one core -----
+
+/// Submission queue entries of a core's ring. More operations than that in one turn are fine, they cost a system call.
+pub const RING_ENTRIES: u32 = 1024;
+
+/// What a core's connections receive into, together: 16 MiB. A buffer is back within the turn that saw it.
+pub const RECEIVE_BUFFER_COUNT: u16 = 1024;
+pub const RECEIVE_BUFFER_BYTES: u32 = 16 * 1024;
+
+/// 503 `overloaded` beyond it: the declared lengths of the bodies that are arriving and are longer than
+/// [`DIRECT_RECEIVE_BYTES_MIN`]. Shorter ones are bounded by the connections: whoever sends large bodies slowly
+/// holds up large bodies only.
+pub const RECEIVING_BYTES_MAX: usize = 64 << 20;
+
+/// 503 `overloaded` beyond it: appends of one core that are not answered yet, its peers' among them.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 65_536;
+
+/// 503 `overloaded` beyond it: encoded events of one core's own requests that are not answered yet. The engine lets as
+/// much wait in each shard.
+pub const APPENDING_BYTES_MAX: usize = 64 << 20;
+
+/// Queries that a core works on at once; more of them wait. Each holds at most one bite: 4 MiB of records and as much
+/// of JSON. One whose client takes nothing keeps its place until the connection is given up, so that a tenant gets an
+/// eighth of the places.
+pub const QUERIES_RUNNING_MAX: usize = 64;
+pub const QUERIES_PER_TENANT_MAX: usize = 8;
+
+/// 503 `overloaded` beyond it: queries that wait for their turn, with their parameters of at most 8 KiB each.
+pub const QUERIES_WAITING_MAX: usize = 1024;
+
+/// Steps of one query in one turn. A step that asks the owner takes 100 µs at most, and most take far less.
+pub const QUERY_STEPS_PER_TURN: usize = 4;
+
+/// From this length on an answer is sent while it is being made. One send of a usual socket buffer.
+pub const STREAM_BYTES_MIN: usize = 256 * 1024;
+
+/// 503 `overloaded` beyond it: tenants that are being made for one core's clients.
+pub const ONBOARDS_IN_FLIGHT_MAX: usize = 256;
+
+/// Messages that a core takes from its mailbox in one turn.
+pub const MESSAGES_PER_TURN: usize = 1024;
+
+/// Batches that a core keeps for later requests, and the encoded bytes beyond which one is not worth keeping: 16 MiB
+/// and what a doubling vector adds.
+pub const BATCHES_KEPT_MAX: usize = 1024;
+pub const BATCH_KEPT_BYTES_MAX: usize = 16 * 1024;
+
+const _: () = assert!(BODY_BYTES_MAX <= RECEIVING_BYTES_MAX);
+const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two());
+
 // ----- time -----
 
 pub const SECOND_US: u64 = 1_000_000;
@@ -129,6 +179,14 @@ pub const WHEEL_TICK_US: u64 = 64 * 1024;
 
 /// Slots of the timer wheel: 67 s in one turn of it, which covers every deadline above but the age.
 pub const WHEEL_SLOT_COUNT: usize = 1024;
+
+/// Accepting begins again after it, when the process ran out of descriptors or a core of places.
+pub const ACCEPT_PAUSE_US: u64 = SECOND_US / 10;
+
+/// After it, a core that was told to stop closes what is still open; and after that much more it leaves, whatever its
+/// disk does. Together below the 10 s that supervisors grant.
+pub const DRAIN_WITHIN_US: u64 = 7 * SECOND_US;
+pub const CLOSE_WITHIN_US: u64 = 2 * SECOND_US;
 
 const _: () = assert!(WHEEL_SLOT_COUNT.is_power_of_two() && WHEEL_SLOT_COUNT.is_multiple_of(64));
 const _: () = assert!(BODY_DEADLINE_US < WHEEL_TICK_US * WHEEL_SLOT_COUNT as u64);

@@ -24,17 +24,46 @@ pub const MAILBOX_MESSAGES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub enum Message {
     /// Append for a request that came in on core `from`. `slot` and `generation` are its credential's, checked again at admit.
-    Append { from: usize, ticket: u64, shard: ShardNumber, slot: u32, generation: u32, batch: EventBatch },
+    Append {
+        from: usize,
+        ticket: u64,
+        shard: ShardNumber,
+        slot: u32,
+        generation: u32,
+        batch: EventBatch,
+    },
     /// The answer to an `Append` that this core sent.
-    Appended { ack: Ack },
+    Appended {
+        ack: Ack,
+    },
     /// The credential of an `Append` has been revoked in the meantime.
-    AppendRevoked { ticket: u64, batch: EventBatch },
+    AppendRevoked {
+        ticket: u64,
+        batch: EventBatch,
+    },
     /// One bite of a query that came in on core `from`.
-    Search { from: usize, ticket: u64, shard: ShardNumber, request: ActiveRequest },
-    Searched { ticket: u64, answer: ActiveAnswer },
+    Search {
+        from: usize,
+        ticket: u64,
+        shard: ShardNumber,
+        request: ActiveRequest,
+    },
+    Searched {
+        ticket: u64,
+        answer: ActiveAnswer,
+    },
     /// The catalog has changed. Applied at the start of the next turn, then acknowledged.
     Delta(Arc<Delta>),
-    Onboarded { ticket: u64, result: Result<Onboarded, OnboardError> },
+    Onboarded {
+        ticket: u64,
+        result: Result<Onboarded, OnboardError>,
+    },
+    /// A shard of the sender's takes no more events.
+    ShardReadOnly {
+        shard: ShardNumber,
+    },
+    /// The sender has answered everything that it was asked, and asks others for nothing more.
+    Drained,
     /// Stop accepting, finish what was received, make it durable, answer, and return.
     Stop,
 }
@@ -79,6 +108,7 @@ impl Mailbox {
     }
 
     /// The next message, if there is one.
+    #[expect(clippy::should_implement_trait, reason = "an iterator would borrow the mailbox across the core's turn")]
     pub fn next(&mut self) -> Option<Message> {
         self.waiting.take().or_else(|| self.messages.try_recv().ok())
     }

@@ -1,1 +1,10 @@
-//! handle
+//! What a request means: who may, what it says, and the answer.
+//!
+//! Owns the routes and the shape of every answer. Never waits, never touches a socket or a file: `core` carries out what
+//! comes out of here, and comes back with how it ended.
+
+pub mod events;
+pub mod health;
+pub mod onboard;
+pub mod query;
+pub mod routes;

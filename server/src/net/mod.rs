@@ -2,5 +2,6 @@
 //!
 //! Owns the order of answers and every deadline of a connection. Never interprets a byte itself: it asks `wire`.
 
+pub mod connections;
 pub mod http1;
 pub mod wheel;

@@ -278,6 +278,11 @@ impl Problem {
             .number("current_version", current_version)
     }
 
+    /// 503, in the form that makes the first seed's client wait instead of trying again at once.
+    pub fn overloaded(message: &'static str) -> Self {
+        Self::new(ErrorCode::Overloaded, message).text("scope", "global")
+    }
+
     /// 413, with the ceiling as `limit`.
     pub fn body_too_large(limit: usize) -> Self {
         Self::new(ErrorCode::BodyTooLarge, "the body is longer than this route takes").number("limit", limit as u64)

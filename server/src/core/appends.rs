@@ -1,0 +1,233 @@
+//! Appends on their way: from a body to the owner of the tenant's shard, and back to whoever asked.
+//!
+//! Owns who waits for which batch, and the batches' memory. Must never: admit for a credential that is no longer good,
+//! or answer a request twice.
+//!
+//! ```text
+//! request ─► batch ─┬─► shard of this core ────────────────────► append_ended ─► appended ─► answer
+//!                   └─► Append ─► owner ─► append_ended ─► Appended ─► appended ─► answer
+//! ```
+
+use ringlog_engine::event::{EventBatch, FingerprintKey, Source};
+use ringlog_engine::ids::{ShardNumber, Tenant};
+use ringlog_engine::shard::{Ack, AppendError, Durability};
+
+use crate::auth::delta::TenantState;
+use crate::core::host::{Context, CoreHost, refuse};
+use crate::core::mailbox::Message;
+use crate::core::slots::{SlotKey, Slots};
+use crate::handle::events::{self, Ids, Shape};
+use crate::handle::routes::Access;
+use crate::limits::{APPENDING_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, BATCH_KEPT_BYTES_MAX, BATCHES_KEPT_MAX};
+use crate::net::connections::{Asked, Connections, Handled};
+use crate::wire::envelope::Scratch;
+use crate::wire::response;
+use crate::wire::status::{ErrorCode, Problem};
+
+/// Who waits for a batch.
+#[derive(Debug)]
+enum Waiter {
+    Request { asked: Asked, shape: Shape, bytes: usize },
+    Peer { core: usize, ticket: u64 },
+}
+
+pub struct Appends {
+    waiters: Slots<Waiter>,
+    /// Of this core's own requests.
+    bytes_in_flight: usize,
+    kept: Vec<EventBatch>,
+    fingerprint: FingerprintKey,
+    scratch: Scratch,
+    ids: Ids,
+}
+
+impl Appends {
+    pub fn new(fingerprint: FingerprintKey) -> Appends {
+        Appends {
+            waiters: Slots::new(APPENDS_IN_FLIGHT_MAX),
+            bytes_in_flight: 0,
+            kept: Vec::new(),
+            fingerprint,
+            scratch: Scratch::default(),
+            ids: Ids::new(),
+        }
+    }
+
+    fn take_batch(&mut self, tenant: Tenant) -> EventBatch {
+        match self.kept.pop() {
+            Some(mut batch) => {
+                batch.reset(tenant, Source::Http);
+                batch
+            }
+            None => EventBatch::new(tenant, Source::Http, self.fingerprint),
+        }
+    }
+
+    fn keep(&mut self, batch: EventBatch) {
+        if batch.records().len() <= BATCH_KEPT_BYTES_MAX && self.kept.len() < BATCHES_KEPT_MAX {
+            self.kept.push(batch);
+        }
+    }
+}
+
+impl CoreHost {
+    /// Reads a body and sends its events on their way.
+    pub(super) fn append(
+        &mut self,
+        asked: Asked,
+        shape: Shape,
+        access: &Access,
+        body: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let mut batch = self.appends.take_batch(access.tenant);
+        let sent = match events::read(shape, body, &access.tenant_id, &mut self.appends.scratch, &mut batch) {
+            Ok(()) => self.send_off(asked, shape, access, batch),
+            Err(problem) => Err((batch, Box::new(problem))),
+        };
+        match sent {
+            Ok(()) => Handled::Later,
+            Err((batch, problem)) => {
+                self.appends.keep(batch);
+                refuse(&problem, &asked, answer)
+            }
+        }
+    }
+
+    /// Hands a batch to the owner of its shard, or gives it back.
+    fn send_off(
+        &mut self,
+        asked: Asked,
+        shape: Shape,
+        access: &Access,
+        batch: EventBatch,
+    ) -> Result<(), (EventBatch, Box<Problem>)> {
+        let bytes = batch.records().len();
+        if self.appends.bytes_in_flight + bytes > APPENDING_BYTES_MAX {
+            return Err((batch, Box::new(Problem::overloaded("too many events wait to be stored"))));
+        }
+        let Ok(key) = self.appends.waiters.insert(Waiter::Request { asked, shape, bytes }) else {
+            return Err((batch, Box::new(Problem::overloaded("too many requests wait to be stored"))));
+        };
+        let owner = self.shard_owners[access.shard.0 as usize];
+        let sent = if owner == self.core {
+            self.admit(key, access.shard, (access.slot, access.generation), batch).map_err(|(batch, error)| {
+                let problem = error.map_or_else(revoked, |error| events::not_appended(error, shape, &batch));
+                (batch, Box::new(problem))
+            })
+        } else {
+            let message = Message::Append {
+                from: self.core,
+                ticket: key.to_ticket(),
+                shard: access.shard,
+                slot: access.slot,
+                generation: access.generation,
+                batch,
+            };
+            self.peers.ask(owner, message).map_err(|message| {
+                let Message::Append { batch, .. } = message else { unreachable!("what was sent comes back") };
+                (batch, Box::new(Problem::overloaded("the tenant's core has too much to do")))
+            })
+        };
+        match sent {
+            Ok(()) => self.appends.bytes_in_flight += bytes,
+            Err(_) => drop(self.appends.waiters.take(key)),
+        }
+        sent
+    }
+
+    /// The last look before a batch gets its place: `Err(None)` if its credential or tenant is not good any more.
+    fn admit(
+        &mut self,
+        key: SlotKey,
+        shard: ShardNumber,
+        (slot, generation): (u32, u32),
+        batch: EventBatch,
+    ) -> Result<(), (EventBatch, Option<AppendError>)> {
+        let tenant = self.credentials.tenant(batch.tenant());
+        let is_active = tenant.is_some_and(|row| row.state == TenantState::Active);
+        if !is_active || !self.credentials.still_valid(slot, generation) {
+            return Err((batch, None));
+        }
+        self.has_news = true;
+        self.shards.append(shard, key.to_ticket(), batch).map_err(|(batch, error)| (batch, Some(error)))
+    }
+
+    /// Appends for a request that came in on another core.
+    pub(super) fn append_for_peer(
+        &mut self,
+        core: usize,
+        ticket: u64,
+        shard: ShardNumber,
+        credential: (u32, u32),
+        batch: EventBatch,
+    ) {
+        let refused = match self.appends.waiters.insert(Waiter::Peer { core, ticket }) {
+            Ok(key) => match self.admit(key, shard, credential, batch) {
+                Ok(()) => return,
+                Err(refused) => {
+                    self.appends.waiters.take(key);
+                    refused
+                }
+            },
+            Err(_) => (batch, Some(AppendError::Overloaded)),
+        };
+        let message = match refused {
+            (batch, Some(error)) => Message::Appended { ack: Ack { ticket, batch, result: Err(error) } },
+            (batch, None) => Message::AppendRevoked { ticket, batch },
+        };
+        self.peers.answer(core, message);
+    }
+
+    /// A shard of this core has answered: here, or to the core that asked.
+    pub(super) fn append_ended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
+        let key = SlotKey::of_ticket(ack.ticket);
+        let waiter = self.appends.waiters.get_mut(key).expect("every append has its waiter");
+        if let Waiter::Peer { core, ticket } = *waiter {
+            self.appends.waiters.take(key);
+            self.peers.answer(core, Message::Appended { ack: Ack { ticket, ..ack } });
+        } else {
+            self.appended(ack, connections);
+        }
+    }
+
+    /// What became of a batch that came in on this core.
+    pub(super) fn appended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
+        let (asked, shape) = self.request_of(ack.ticket);
+        let appends = &mut self.appends;
+        match &ack.result {
+            Ok(appended) => {
+                let durability = match self.durability {
+                    Durability::Commit => response::Durability::Disk,
+                    Durability::Interval { .. } | Durability::Memory => response::Durability::Memory,
+                };
+                let stored = events::StoredBatch { shape, batch: &ack.batch, appended: *appended, durability };
+                connections.answer(&asked, |out, reply| {
+                    events::answer(out, reply, &stored, &self.keys.event_id, &mut appends.ids);
+                });
+            }
+            Err(error) => {
+                let problem = events::not_appended(*error, shape, &ack.batch);
+                connections.answer(&asked, |out, reply| problem.respond(out, reply));
+            }
+        }
+        self.appends.keep(ack.batch);
+    }
+
+    pub(super) fn append_revoked(&mut self, ticket: u64, batch: EventBatch, connections: &mut Connections<Context>) {
+        let (asked, _) = self.request_of(ticket);
+        connections.answer(&asked, |out, reply| revoked().respond(out, reply));
+        self.appends.keep(batch);
+    }
+
+    fn request_of(&mut self, ticket: u64) -> (Asked, Shape) {
+        let waiter = self.appends.waiters.take(SlotKey::of_ticket(ticket));
+        let Some(Waiter::Request { asked, shape, bytes }) = waiter else { panic!("an answer that nobody waits for") };
+        self.appends.bytes_in_flight -= bytes;
+        (asked, shape)
+    }
+}
+
+fn revoked() -> Problem {
+    Problem::new(ErrorCode::Unauthorized, "the key is not known, or not good any more")
+}

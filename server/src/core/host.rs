@@ -1,0 +1,376 @@
+//! A core of the server: its shards, its table of credentials, and everything that is under way.
+//!
+//! Owns the life of a core from its first request to its last answer. The two large kinds of work have a file each:
+//! `appends` and `queries`.
+//!
+//! ```text
+//! Serving ─Stop─► Draining ─every core has drained, or time is up─► Closing ─shards are settled─► Over
+//! ```
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ringlog_engine::host::Route;
+use ringlog_engine::ids::{Micros, ShardNumber};
+use ringlog_engine::io::clock::{monotonic_us, random_u64};
+use ringlog_engine::io::{DiskDone, Ring};
+use ringlog_engine::shard::Durability;
+
+use crate::auth::credentials::Credentials;
+use crate::catalog::control::{OnboardError, Onboarded};
+use crate::catalog::thread::{Acks, ControlHandle};
+use crate::core::appends::Appends;
+use crate::core::mailbox::{Mailbox, Message};
+use crate::core::peers::Peers;
+use crate::core::queries::{QUERY_ROUTE, Queries};
+use crate::core::setup::CoreSetup;
+use crate::core::shards::{OwnedShards, SearchFrom, ShardsOutcome};
+use crate::core::slots::{SlotKey, Slots};
+use crate::core::turns::{Host, Moment, Next, Pace};
+use crate::handle::events::Shape;
+use crate::handle::health::{self, Health};
+use crate::handle::onboard::{self, CameIn};
+use crate::handle::query::QueryKeys;
+use crate::handle::routes::{self, Admitted, Endpoint};
+use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, ONBOARDS_IN_FLIGHT_MAX, SECOND_US};
+use crate::net::connections::{Asked, Connections, Handled, Service};
+use crate::net::http1::{Decision, Request};
+use crate::wire::http::{Head, Method};
+use crate::wire::params::CursorKey;
+use crate::wire::response::{HeaderValue, Response};
+
+/// What a connection keeps of a head while the body arrives.
+pub type Context = Admitted;
+
+/// A tenant that is being made.
+struct Onboarding {
+    asked: Asked,
+    /// What the client calls us.
+    authority: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Serving,
+    Draining { until_us: u64, is_drained: bool },
+    Closing { until_us: u64 },
+}
+
+pub struct CoreHost {
+    pub(super) core: usize,
+    pub(super) shards: OwnedShards,
+    pub(super) shard_owners: Arc<[usize]>,
+    pub(super) credentials: Credentials,
+    pub(super) peers: Peers,
+    pub(super) appends: Appends,
+    pub(super) queries: Queries,
+    pub(super) keys: QueryKeys,
+    pub(super) durability: Durability,
+    /// Something has come up since the last work that the next one must do.
+    pub(super) has_news: bool,
+    onboards: Slots<Onboarding>,
+    mailbox: Mailbox,
+    acks: Arc<Acks>,
+    control: ControlHandle,
+    outcome: ShardsOutcome,
+    read_only_shards: Vec<ShardNumber>,
+    listener_count: u32,
+    life: Life,
+    /// Cores that have drained, this one among them.
+    drained_count: usize,
+    version: &'static str,
+    io_notice: String,
+    started_us: u64,
+    now: Moment,
+    pace: Pace,
+}
+
+impl CoreHost {
+    pub fn new(setup: CoreSetup, shards: OwnedShards, listener_count: u32, io_notice: String, now: Moment) -> CoreHost {
+        let fingerprint = setup.dir.fingerprint();
+        let event_id = setup.dir.event_id_key();
+        CoreHost {
+            core: setup.core,
+            shards,
+            shard_owners: setup.shard_owners,
+            credentials: Credentials::new(random_u64(), &setup.catalog),
+            peers: Peers::new(setup.addresses),
+            appends: Appends::new(fingerprint),
+            queries: Queries::new(),
+            keys: QueryKeys { cursor: CursorKey::new(&setup.cursor_secret), event_id, fingerprint },
+            durability: setup.durability,
+            has_news: false,
+            onboards: Slots::new(ONBOARDS_IN_FLIGHT_MAX),
+            mailbox: setup.mailbox,
+            acks: setup.acks,
+            control: setup.control,
+            outcome: ShardsOutcome::default(),
+            read_only_shards: Vec::new(),
+            listener_count,
+            life: Life::Serving,
+            drained_count: 0,
+            version: setup.version,
+            io_notice,
+            started_us: now.monotonic_us,
+            now,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Takes one message. Nothing else happens in between.
+    fn take(&mut self, message: Message, connections: &mut Connections<Context>, ring: &mut Ring) {
+        match message {
+            Message::Append { from, ticket, shard, slot, generation, batch } => {
+                self.append_for_peer(from, ticket, shard, (slot, generation), batch);
+            }
+            Message::Appended { ack } => self.appended(ack, connections),
+            Message::AppendRevoked { ticket, batch } => self.append_revoked(ticket, batch, connections),
+            Message::Search { from, ticket, shard, request } => {
+                let from = SearchFrom { core: from, ticket };
+                if let Some(answer) = self.shards.search(shard, from, request) {
+                    self.peers.answer(from.core, Message::Searched { ticket, answer });
+                }
+            }
+            Message::Searched { ticket, answer } => self.queries.owner_answered(ticket, answer),
+            Message::Delta(delta) => {
+                self.credentials.apply(&delta);
+                self.acks.acknowledge(self.core, self.credentials.epoch());
+            }
+            Message::Onboarded { ticket, result } => self.onboarded(ticket, &result, connections),
+            Message::ShardReadOnly { shard } => self.read_only_shards.push(shard),
+            Message::Drained => self.drained_count += 1,
+            Message::Stop => self.stop(connections, ring),
+        }
+    }
+
+    // ----- control -----
+
+    fn onboard(
+        &mut self,
+        asked: Asked,
+        peer: IpAddr,
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let came_in = CameIn { peer, at: self.now.wall, monotonic_us: self.now.monotonic_us };
+        let onboard = match onboard::read(request.body, &asked.reply, came_in) {
+            Ok(onboard) => onboard,
+            Err(problem) => return refuse(&problem, &asked, answer),
+        };
+        let authority = onboard::authority(request.head.host()).to_owned();
+        let Ok(key) = self.onboards.insert(Onboarding { asked, authority }) else {
+            return refuse(&onboard::busy(), &asked, answer);
+        };
+        let ticket = key.to_ticket();
+        let address = self.peers.address(self.core).clone();
+        let reply = move |result: Result<Onboarded, OnboardError>| {
+            // A core that has gone has nobody left to tell.
+            let _ = address.send(Message::Onboarded { ticket, result });
+        };
+        if self.control.onboard(onboard, Box::new(reply)).is_err() {
+            self.onboards.take(key);
+            return refuse(&onboard::busy(), &asked, answer);
+        }
+        Handled::Later
+    }
+
+    fn onboarded(
+        &mut self,
+        ticket: u64,
+        result: &Result<Onboarded, OnboardError>,
+        connections: &mut Connections<Context>,
+    ) {
+        if let Some(Onboarding { asked, authority }) = self.onboards.take(SlotKey::of_ticket(ticket)) {
+            connections.answer(&asked, |out, reply| onboard::answer(out, reply, &authority, result));
+        }
+    }
+
+    fn health(&self) -> Health<'_> {
+        Health {
+            version: self.version,
+            uptime_secs: (self.now.monotonic_us - self.started_us) / SECOND_US,
+            durability: self.durability,
+            io: &self.io_notice,
+            read_only_shards: &self.read_only_shards,
+        }
+    }
+
+    // ----- the end -----
+
+    fn stop(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) {
+        if self.life != Life::Serving {
+            return;
+        }
+        self.life = Life::Draining { until_us: self.now.monotonic_us + DRAIN_WITHIN_US, is_drained: false };
+        for token in 0..self.listener_count {
+            ring.stop_listening(token);
+        }
+        connections.drain();
+    }
+
+    /// Goes on towards the end as far as it can. `true`: it is reached.
+    fn live_on(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) -> bool {
+        let now_us = self.now.monotonic_us;
+        match &mut self.life {
+            Life::Serving => false,
+            Life::Draining { until_us, is_drained } => {
+                let is_late = *until_us <= now_us;
+                if is_late {
+                    connections.close_all(ring);
+                }
+                // Others may still ask for what this core's shards hold: they close when nobody is left to ask.
+                if !*is_drained && (is_late || connections.is_empty()) {
+                    *is_drained = true;
+                    self.drained_count += 1;
+                    for core in (0..self.peers.count()).filter(|core| *core != self.core) {
+                        self.peers.answer(core, Message::Drained);
+                    }
+                }
+                if is_late || (*is_drained && self.drained_count == self.peers.count()) {
+                    self.life = Life::Closing { until_us: now_us + CLOSE_WITHIN_US };
+                    self.shards.close();
+                    self.has_news = true;
+                }
+                false
+            }
+            Life::Closing { until_us } => *until_us <= now_us || (self.shards.is_settled() && !self.has_news),
+        }
+    }
+
+    fn end_at_us(&self) -> Option<u64> {
+        match self.life {
+            Life::Serving => None,
+            Life::Draining { until_us, .. } | Life::Closing { until_us } => Some(until_us),
+        }
+    }
+}
+
+/// Answers with a refusal at once.
+pub(super) fn refuse(problem: &crate::wire::status::Problem, asked: &Asked, answer: &mut Vec<u8>) -> Handled {
+    problem.respond(answer, &asked.reply);
+    Handled::Now
+}
+
+impl Service for CoreHost {
+    type Context = Context;
+
+    fn decide(&mut self, head: &Head<'_>) -> Decision<Admitted> {
+        match routes::admit(head, &mut self.credentials, self.now.wall) {
+            Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
+            Err(problem) => Decision::Reject(Box::new(problem)),
+        }
+    }
+
+    fn handle(
+        &mut self,
+        asked: Asked,
+        peer: IpAddr,
+        mut request: Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let access = request.context.access.take();
+        match (request.context.endpoint, access) {
+            (Endpoint::Event, Some(access)) => self.append(asked, Shape::One, &access, request.body, answer),
+            (Endpoint::EventBatch, Some(access)) => self.append(asked, Shape::Many, &access, request.body, answer),
+            (Endpoint::Query, Some(access)) => self.query(asked, access, &request.head, answer),
+            (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query, None) => {
+                unreachable!("the table of routes gives them a permission")
+            }
+            (Endpoint::Onboard, _) => self.onboard(asked, peer, &request, answer),
+            (Endpoint::Health, _) => {
+                health::answer(answer, &asked.reply, &self.health());
+                Handled::Now
+            }
+            (Endpoint::Ready, _) => {
+                health::answer_ready(answer, &asked.reply);
+                Handled::Now
+            }
+            (Endpoint::Methods(allow), _) => {
+                debug_assert_eq!(request.head.method(), Method::Options);
+                let mut response = Response::begin(answer, 204, &asked.reply);
+                response.header("Allow", &HeaderValue::from_static(allow));
+                response.without_body();
+                Handled::Now
+            }
+        }
+    }
+}
+
+impl Host for CoreHost {
+    fn begin(&mut self, now: Moment, connections: &mut Connections<Context>, ring: &mut Ring) {
+        // A clock that was set back must not bring expired credentials back.
+        let wall = Micros(now.wall.0.max(self.now.wall.0));
+        self.now = Moment { wall, ..now };
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = self.mailbox.next() else { break };
+            self.take(message, connections, ring);
+        }
+    }
+
+    fn disk_done(&mut self, done: DiskDone) {
+        let (route, done) = Route::untag(done);
+        if route == QUERY_ROUTE {
+            self.queries.disk_done(done);
+        } else {
+            self.shards.disk_done(ShardNumber(u32::from(route.0)), done);
+        }
+    }
+
+    fn work(&mut self, now: Moment, connections: &mut Connections<Context>, ring: &mut Ring) -> Option<u64> {
+        self.has_news = false;
+        let mut outcome = std::mem::take(&mut self.outcome);
+        self.shards.turn(ring, self.pace.now(now), &mut outcome);
+        if outcome.has_committed {
+            // At once, and alone: the disk starts sooner, and what it costs can be told from what answers cost.
+            let from_us = monotonic_us();
+            ring.submit().expect("the ring takes what the shards' windows bound");
+            self.pace.committed(monotonic_us() - from_us);
+        }
+        for ack in outcome.acks.drain(..) {
+            self.append_ended(ack, connections);
+        }
+        for (from, answer) in outcome.searched.drain(..) {
+            if from.core == self.core {
+                self.queries.owner_answered(from.ticket, answer);
+            } else {
+                self.peers.answer(from.core, Message::Searched { ticket: from.ticket, answer });
+            }
+        }
+        for shard in outcome.latched.drain(..) {
+            self.read_only_shards.push(shard);
+            for core in (0..self.peers.count()).filter(|core| *core != self.core) {
+                self.peers.answer(core, Message::ShardReadOnly { shard });
+            }
+        }
+        let deadline_us = outcome.deadline_us;
+        self.outcome = outcome;
+        self.work_on_queries(connections, ring);
+        [deadline_us, self.end_at_us()].into_iter().flatten().min()
+    }
+
+    fn end(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) -> Next {
+        let is_over = self.live_on(connections, ring);
+        let has_unsent = self.peers.wake(ring);
+        if is_over {
+            // The last wake-ups leave with it.
+            let _ = ring.submit();
+            Next::Over
+        } else if self.has_news || has_unsent || self.queries.has_work() {
+            Next::Turn
+        } else {
+            Next::Wait
+        }
+    }
+
+    fn prepare_wait(&mut self) -> bool {
+        self.mailbox.prepare_wait()
+    }
+
+    fn awake(&mut self) {
+        self.mailbox.awake();
+    }
+
+    fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
+    }
+}
