@@ -232,12 +232,13 @@ impl Engine {
 
     /// Waits until every started append is answered, full segments are sealed and no slow work is under way.
     pub fn settle(&mut self) {
-        let is_settled = |engine: &Engine| {
-            engine.shards.iter().all(|host| host.shard().is_quiet() && host.shard().is_idle())
-        };
-        self.turn(false);
-        while !is_settled(self) {
-            self.turn(true);
+        loop {
+            self.turn(false);
+            // Between the turn and the wait: the turn may have taken the last result there was to wait for.
+            if self.shards.iter().all(|host| host.shard().is_quiet() && host.shard().is_idle()) {
+                return;
+            }
+            self.wait(None, self.timeout());
         }
     }
 
@@ -262,11 +263,15 @@ impl Engine {
             }
         }
         if may_wait && self.acks.is_empty() {
-            let timeout = self.deadline_us.map(|at| Duration::from_micros(at.saturating_sub(monotonic_us())));
-            self.wait(None, timeout);
+            self.wait(None, self.timeout());
         } else {
             self.ring.submit().expect("the ring takes what the engine's windows bound");
         }
+    }
+
+    /// How long the shards can wait as of the last turn.
+    fn timeout(&self) -> Option<Duration> {
+        self.deadline_us.map(|at| Duration::from_micros(at.saturating_sub(monotonic_us())))
     }
 
     /// Waits for completions and passes them on.
