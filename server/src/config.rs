@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ringlog_engine::data_dir::SHARDS_MAX;
 use ringlog_engine::ids::Tenant;
 use ringlog_engine::limits::{ALIGNMENT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_LIMIT};
 use toml::de::{DeTable, DeValue};
@@ -50,7 +51,6 @@ const SYSLOG_PORT: u16 = 50_514;
 const ONBOARD_PER_HOUR: u32 = 5;
 /// A core costs a ring, buffers and a cache whether the machine has it or not.
 const CORES_MAX: usize = 256;
-const SHARDS_MAX: u32 = 1024;
 /// The largest block and a checkpoint of every tenant fit.
 const SEGMENT_BYTES_MIN: u64 = 64 << 20;
 const INTERVAL_MIN: Duration = Duration::from_millis(1);

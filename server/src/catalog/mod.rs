@@ -6,6 +6,7 @@
 //! ```
 
 pub mod control;
+pub mod engine_log;
 pub mod keys_file;
 pub mod log;
 mod onboard_limit;

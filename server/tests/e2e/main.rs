@@ -1,0 +1,24 @@
+//! The real binary over real sockets, on both ways of asking the kernel. Slow next to unit tests, so each test holds a
+//! theme; what a connection does with time and with broken bytes in detail is `http_protocol`'s business.
+
+mod events;
+mod harness;
+mod http;
+mod lifecycle;
+mod protocol;
+mod queries;
+mod sdk;
+mod tenants;
+
+/// Makes each function a test on io_uring and one on the fallback.
+macro_rules! on_both {
+    ($($name:ident,)+) => {
+        mod uring {
+            $(#[test] fn $name() { super::$name(crate::harness::Io::Uring) })+
+        }
+        mod fallback {
+            $(#[test] fn $name() { super::$name(crate::harness::Io::Fallback) })+
+        }
+    };
+}
+pub(crate) use on_both;
