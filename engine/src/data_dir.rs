@@ -29,8 +29,13 @@ pub enum OpenDirError {
     Disk(DiskError),
     Superblock(SuperblockError),
     /// Fewer shards were asked for than the directory has.
-    ShardCount { asked: u32, has: u32 },
-    SegmentBytes { asked: u64 },
+    ShardCount {
+        asked: u32,
+        has: u32,
+    },
+    SegmentBytes {
+        asked: u64,
+    },
 }
 
 impl fmt::Display for OpenDirError {
@@ -40,7 +45,10 @@ impl fmt::Display for OpenDirError {
             OpenDirError::Disk(error) => write!(f, "{error}"),
             OpenDirError::Superblock(error) => write!(f, "the superblock does not verify: {error:?}"),
             OpenDirError::ShardCount { asked, has } => {
-                write!(f, "the data directory has {has} shards and cannot be opened with {asked}: the count can only be raised")
+                write!(
+                    f,
+                    "the data directory has {has} shards and cannot be opened with {asked}: the count can only be raised"
+                )
             }
             OpenDirError::SegmentBytes { asked } => write!(
                 f,
@@ -126,11 +134,7 @@ impl DataDir {
 }
 
 /// Reads the superblock, or makes everything that a new directory needs. Nothing refers to a folder before its name is durable.
-fn open_superblock(
-    disk: &dyn Disk,
-    shard_count: Option<u32>,
-    new: NewDir,
-) -> Result<(Superblock, bool), OpenDirError> {
+fn open_superblock(disk: &dyn Disk, shard_count: Option<u32>, new: NewDir) -> Result<(Superblock, bool), OpenDirError> {
     let known = match disk.open(SUPERBLOCK_PATH) {
         Ok(file) => {
             let mut page = vec![0; SUPERBLOCK_BYTES];

@@ -124,9 +124,8 @@ impl Engine {
                 commit_share_permille: 90,
             };
             let route = Route(number as u8);
-            let (host, report) =
-                ShardHost::open(dir.disk(), config, now(), random_u64(), route, &mut ring)
-                    .map_err(|error| EngineError::Shard { shard, error })?;
+            let (host, report) = ShardHost::open(dir.disk(), config, now(), random_u64(), route, &mut ring)
+                .map_err(|error| EngineError::Shard { shard, error })?;
             shards.push(host);
             reports.push(report);
         }
@@ -240,9 +239,8 @@ impl Engine {
 
     /// Waits until every started append is answered, full segments are sealed and no slow work is under way.
     pub fn settle(&mut self) {
-        let is_settled = |engine: &Engine| {
-            engine.shards.iter().all(|host| host.shard().is_quiet() && host.shard().is_idle())
-        };
+        let is_settled =
+            |engine: &Engine| engine.shards.iter().all(|host| host.shard().is_quiet() && host.shard().is_idle());
         loop {
             self.turn();
             if is_settled(self) {

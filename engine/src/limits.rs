@@ -50,8 +50,8 @@ pub const SEGMENT_BYTES_PER_EVENT: u64 = 128;
 /// Full segments whose sealing has not finished. One more makes appends wait: memory has a ceiling.
 pub const SEALING_SEGMENTS_MAX: usize = 2;
 
-/// Tenants of one shard that have a position. Their checkpoint opens every segment at 32 bytes each.
-pub const SHARD_TENANTS_MAX: usize = 1 << 19;
+/// Tenants of one shard that have a position. Their checkpoint opens every segment at 64 bytes each.
+pub const SHARD_TENANTS_MAX: usize = 1 << 18;
 
 /// Positions of a tenant: what an event id has room for.
 pub const POSITION_MAX: u64 = (1 << 42) - 1;

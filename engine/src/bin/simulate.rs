@@ -58,7 +58,9 @@ fn main() -> ExitCode {
             failures += 1;
             if !arguments.lying_disk {
                 println!("seed {seed} failed: {failure}");
-                println!("reproduce: cargo run --release -p ringlog-engine --bin simulate -- --first-seed {seed} --seeds 1");
+                println!(
+                    "reproduce: cargo run --release -p ringlog-engine --bin simulate -- --first-seed {seed} --seeds 1"
+                );
                 return ExitCode::FAILURE;
             }
         }

@@ -5,7 +5,7 @@
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub const CHECKPOINT_ENTRY_BYTES: usize = 32;
+pub const CHECKPOINT_ENTRY_BYTES: usize = 64;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -16,7 +16,8 @@ pub struct CheckpointEntry {
     pub next_position: U64,
     /// Received time of the tenant's last batch, microseconds since the Unix epoch.
     pub last_received_at: I64,
-    pub reserved: U64,
+    /// Room for counters that must survive a restart. Zero; readers that do not know them skip them.
+    pub reserved: [u8; 40],
 }
 
 const _: () = assert!(size_of::<CheckpointEntry>() == CHECKPOINT_ENTRY_BYTES);

@@ -342,8 +342,9 @@ impl IndexResident {
         let sorted = tenants.windows(2).all(|pair| pair[0].tenant.get() < pair[1].tenant.get());
         let types = resident.try_types().ok_or(IndexError::Layout)?;
         let text_bytes = resident.type_text().ok_or(IndexError::Layout)?.len() as u64;
-        let texts_fit =
-            types.iter().all(|entry| u64::from(entry.text_offset.get()) + u64::from(entry.text_bytes.get()) <= text_bytes);
+        let texts_fit = types
+            .iter()
+            .all(|entry| u64::from(entry.text_offset.get()) + u64::from(entry.text_bytes.get()) <= text_bytes);
         let fences = resident.try_fences().is_some();
         let filter = resident.filter_bytes().and_then(FilterRef::parse).is_some();
         if start != event_count || !sorted || !texts_fit || !fences || !filter {

@@ -270,10 +270,10 @@ impl ActiveIndex {
             assert!(tenant_entry.next_position < first_position);
             self.has_gap = true;
         }
-        let mut place = (first_position.0 - tenant_entry.first_position.0) as u32;
+        let first_place = (first_position.0 - tenant_entry.first_position.0) as u32;
         let mut last = tenant_entry.last;
         let (mut timestamp_min, mut timestamp_max) = (tenant_entry.timestamp_min, tenant_entry.timestamp_max);
-        for (key, &entity_number) in batch.keys().iter().zip(entity_numbers) {
+        for (place, (key, &entity_number)) in (first_place..).zip(batch.keys().iter().zip(entity_numbers)) {
             let ordinal = self.timestamps.len() as u32;
             let record = &batch.records()[record_from..record_from + key.record_bytes as usize];
             let event_type = self.type_number(key.event_type, record);
@@ -294,7 +294,6 @@ impl ActiveIndex {
             let type_last = &mut self.tenant_type_entries[tenant_type as usize].last;
             self.previous_of_type.push(std::mem::replace(type_last, ordinal));
             self.previous_of_tenant.push(std::mem::replace(&mut last, ordinal));
-            place += 1;
             record_offset += key.record_bytes;
             record_from += key.record_bytes as usize;
         }
@@ -312,6 +311,28 @@ impl ActiveIndex {
         let number = self.find_tenant(tenant)?;
         let entry = &self.tenant_entries[number as usize];
         Some((entry.first_position, entry.next_position))
+    }
+
+    /// How many of a tenant's events here readers must not see yet. Costs a step for each: they are what is in flight.
+    pub fn hidden_of_tenant(&self, tenant: Tenant) -> u64 {
+        let last = self.find_tenant(tenant).map(|number| self.tenant_entries[number as usize].last);
+        self.hidden_of_chain(last, &self.previous_of_tenant)
+    }
+
+    /// How many of an entity's events here readers must not see yet.
+    pub fn hidden_of_entity(&self, tenant: Tenant, fingerprint: u128) -> u64 {
+        let last = self.find_entity(tenant, fingerprint).map(|number| self.entity_entries[number as usize].last);
+        self.hidden_of_chain(last, &self.previous_of_entity)
+    }
+
+    fn hidden_of_chain(&self, last: Option<u32>, chain: &[u32]) -> u64 {
+        let mut hidden = 0;
+        let mut at = last.unwrap_or(NO_EVENT);
+        while at != NO_EVENT && at as usize >= self.visible {
+            hidden += 1;
+            at = chain[at as usize];
+        }
+        hidden
     }
 
     /// The query's conditions in this index's terms. Costs a walk over the types when it asks for a prefix.
@@ -559,7 +580,8 @@ impl ActiveIndex {
         if let Some(number) = found {
             return number;
         }
-        let text = std::str::from_utf8(text).expect("a record's type is UTF-8: it was encoded from a str, or checked when read");
+        let text = std::str::from_utf8(text)
+            .expect("a record's type is UTF-8: it was encoded from a str, or checked when read");
         let number = self.type_entries.len() as u32;
         self.type_entries.push(TypeEntry { hash, text: text.into() });
         let entries = &self.type_entries;

@@ -12,9 +12,15 @@ pub struct HashTable {
     taken: usize,
 }
 
+impl Default for HashTable {
+    fn default() -> HashTable {
+        HashTable { slots: vec![EMPTY; 64], taken: 0 }
+    }
+}
+
 impl HashTable {
     pub fn new() -> HashTable {
-        HashTable { slots: vec![EMPTY; 64], taken: 0 }
+        HashTable::default()
     }
 
     pub fn clear(&mut self) {

@@ -19,12 +19,13 @@ use crate::ids::{Micros, Position, SegmentNumber, Version};
 use crate::index::active::Match;
 use crate::index::sealed::{SealedFilter, SealedSegment, SegmentFile, Snapshot};
 use crate::io::{Buffer, DiskDone, DiskError, DiskFile, DiskOp, ReadFrom};
-use crate::limits::{ALIGNMENT, BATCH_EVENTS_MAX};
+use crate::limits::{ALIGNMENT, BATCH_EVENTS_MAX, QUERY_BITE_ENTRIES};
 use crate::query::active::{ActiveAnswer, ActiveNext, ActiveRequest, Place};
 use crate::query::{Order, QuerySpec};
 
 /// Places whose records are read together.
-const FETCH_PLACES: usize = 256;
+/// Each may cost the head of the largest batch, 80 KB.
+const FETCH_PLACES: usize = 64;
 /// Record bytes handed out in one bite, unless a single record is longer.
 const FETCH_BYTES: usize = 4 << 20;
 /// How far apart two reads may be and still be one.
@@ -62,7 +63,10 @@ pub struct Summary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchError {
     /// A stored event, or its index, does not verify. It is named, never skipped.
-    Damaged { segment: SegmentNumber, position: Option<Position> },
+    Damaged {
+        segment: SegmentNumber,
+        position: Option<Position>,
+    },
     Disk(DiskError),
 }
 
@@ -72,7 +76,9 @@ impl fmt::Display for SearchError {
             SearchError::Damaged { segment, position: Some(position) } => {
                 write!(f, "the event at position {} in segment {} is damaged", position.0, segment.0)
             }
-            SearchError::Damaged { segment, position: None } => write!(f, "the index of segment {} is damaged", segment.0),
+            SearchError::Damaged { segment, position: None } => {
+                write!(f, "the index of segment {} is damaged", segment.0)
+            }
             SearchError::Disk(error) => write!(f, "reading failed: {error}"),
         }
     }
@@ -118,7 +124,8 @@ impl Rows {
 
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         self.rows.iter().map(|row| {
-            let record = Record::parse(&self.spans[row.span].bytes()[row.from..]).expect("verified when it was fetched");
+            let record =
+                Record::parse(&self.spans[row.span].bytes()[row.from..]).expect("verified when it was fetched");
             Row {
                 position: row.position,
                 version: row.version,
@@ -307,8 +314,11 @@ impl Search {
         }
         for place in answer.places {
             self.bound = place.found.position;
-            self.count_visits += u64::from(self.has_more);
             self.absorb(place);
+        }
+        if self.has_more && matches!(answer.next, ActiveNext::Before(_) | ActiveNext::From(..)) {
+            // The owner does not say how many entries it looked at: at most a whole bite.
+            self.count_visits += QUERY_BITE_ENTRIES as u64;
         }
         match answer.next {
             ActiveNext::Before(position) => {
@@ -327,8 +337,7 @@ impl Search {
                 }
                 let sealed_to = self.sealed_to;
                 let newer = answer.snapshot.segments.iter().filter(|segment| sealed_to < Some(segment.segment.number));
-                self.segments_left =
-                    if is_up { newer.cloned().collect() } else { newer.rev().cloned().collect() };
+                self.segments_left = if is_up { newer.cloned().collect() } else { newer.rev().cloned().collect() };
                 self.resume = None;
                 self.phase = Phase::Sealed;
             }
@@ -365,7 +374,8 @@ impl Search {
     }
 
     fn summary(&self) -> Summary {
-        let counted = if matches!(self.phase, Phase::Exhausted) && self.counts { Some(self.matches_seen) } else { None };
+        let counted =
+            if matches!(self.phase, Phase::Exhausted) && self.counts { Some(self.matches_seen) } else { None };
         Summary {
             has_more: self.has_more,
             total: self.unfiltered_total.or(counted),
@@ -466,7 +476,8 @@ impl Search {
     fn leave_sealed(&mut self) {
         match self.spec.order {
             Order::Ascending => {
-                self.sealed_to = self.snapshot.segments.last().map(|segment| segment.segment.number).max(self.sealed_to);
+                self.sealed_to =
+                    self.snapshot.segments.last().map(|segment| segment.segment.number).max(self.sealed_to);
                 self.phase = Phase::Owner;
             }
             Order::Descending => self.phase = Phase::Exhausted,
@@ -647,7 +658,9 @@ fn locate<'a>(place: &Place, spans: &'a [Span]) -> Result<(RowAt, Record<'a>), u
         }
     }
     let (Some(batch), Some((span, from, record))) = (batch, record) else { return Err(record_bytes) };
-    let Some(event_index) = place.found.position.0.checked_sub(batch.first_position().0) else { return Err(record_bytes) };
+    let Some(event_index) = place.found.position.0.checked_sub(batch.first_position().0) else {
+        return Err(record_bytes);
+    };
     if event_index >= batch.event_count() as u64 {
         return Err(record_bytes);
     }
@@ -700,5 +713,12 @@ fn spans_of(places: &[Place], mut ranges: Vec<(usize, u64, u64)>) -> Vec<Span> {
 fn span_of(segment: &SegmentFile, from: u64, to: u64, source: ReadFrom) -> Span {
     let aligned_from = from / ALIGNMENT as u64 * ALIGNMENT as u64;
     let aligned_to = to.next_multiple_of(ALIGNMENT as u64);
-    Span { file: segment.file.clone(), from: aligned_from, bytes: aligned_to - aligned_from, source, buffer: None, filled: 0 }
+    Span {
+        file: segment.file.clone(),
+        from: aligned_from,
+        bytes: aligned_to - aligned_from,
+        source,
+        buffer: None,
+        filled: 0,
+    }
 }

@@ -41,7 +41,8 @@ impl Shard {
     fn make_place(&mut self, pending: &Pending, now: Now, out: &mut Output) -> Place {
         let event_count = pending.batch.event_count();
         let batch_bytes = head_bytes(event_count) + pending.batch.records().len();
-        let largest = self.config.home.segment_bytes - crate::format::segment::SEGMENT_BLOCKS_FROM - self.checkpoint_bytes();
+        let largest =
+            self.config.home.segment_bytes - crate::format::segment::SEGMENT_BLOCKS_FROM - self.checkpoint_bytes();
         if block_bytes(batch_bytes) as u64 > largest || event_count > self.config.segment_events_max() {
             return Place::Never(AppendError::TooLarge);
         }

@@ -4,11 +4,12 @@
 //! have not used up their share of a busy core. At most `IN_FLIGHT_BLOCKS_MAX` blocks are beyond the durable prefix,
 //! counted by sequence, because recovery reads a valid block beyond that window as proof of an acknowledgement.
 
-
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32, U64};
 
-use crate::format::block::{BLOCK_FLAG_WINDOWED, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, block_bytes, empty_header, finish_block};
+use crate::format::block::{
+    BLOCK_FLAG_WINDOWED, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, block_bytes, empty_header, finish_block,
+};
 use crate::format::checkpoint::{CHECKPOINT_ENTRY_BYTES, CheckpointEntry};
 use crate::ids::{BlockSequence, SegmentNumber};
 use crate::io::{Buffer, DiskDone, DiskOp, Persist};
@@ -106,7 +107,8 @@ impl Shard {
         let needed = block_bytes(batch_bytes);
         let buffer = if needed <= self.pool.bytes_each() { self.pool.take() } else { Some(Buffer::new(needed)) };
         let Some(buffer) = buffer else { return false };
-        self.open = Some(OpenBlock { buffer, used: 0, batch_count: 0, event_count: 0, first_ordinal: self.next_ordinal });
+        self.open =
+            Some(OpenBlock { buffer, used: 0, batch_count: 0, event_count: 0, first_ordinal: self.next_ordinal });
         true
     }
 
@@ -153,7 +155,7 @@ impl Shard {
                 reserved_tenant: U32::new(0),
                 next_position: U64::new(state.next_position.0),
                 last_received_at: I64::new(state.last_received_at.0),
-                reserved: U64::new(0),
+                reserved: [0; 40],
             };
             slot.copy_from_slice(entry.as_bytes());
         }
@@ -358,4 +360,3 @@ impl Shard {
         deadline
     }
 }
-

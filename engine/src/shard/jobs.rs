@@ -51,8 +51,8 @@ pub enum Job {
 #[derive(Debug)]
 pub enum JobDone {
     Prepared { number: SegmentNumber, result: Result<Arc<SegmentFile>, JobError> },
-    Sealed { number: SegmentNumber, result: Result<(SealedSegment, RunView), JobError> },
-    Merged { result: Result<RunView, JobError> },
+    Sealed { number: SegmentNumber, result: Result<(Arc<SealedSegment>, Arc<RunView>), JobError> },
+    Merged { result: Result<Arc<RunView>, JobError> },
     Retired { number: SegmentNumber, result: Result<(), JobError> },
 }
 
@@ -116,8 +116,7 @@ pub fn prepare(
         }
         None => make(disk, home, number, fill)?,
     };
-    let header =
-        SegmentHeader::new(home.shard.0, number, epoch, home.segment_bytes, now.0, home.instance);
+    let header = SegmentHeader::new(home.shard.0, number, epoch, home.segment_bytes, now.0, home.instance);
     disk.write(&file, 0, &header.to_page())?;
     disk.sync(&file, Site::SegmentHeader)?;
     disk.rename(&path, &log_path(&home.dir, number))?;
@@ -125,12 +124,7 @@ pub fn prepare(
     Ok(Arc::new(SegmentFile { number, epoch, file }))
 }
 
-fn make(
-    disk: &dyn Disk,
-    home: &ShardHome,
-    number: SegmentNumber,
-    fill: Fill,
-) -> Result<(String, DiskFile), JobError> {
+fn make(disk: &dyn Disk, home: &ShardHome, number: SegmentNumber, fill: Fill) -> Result<(String, DiskFile), JobError> {
     if disk.free_bytes()? < home.segment_bytes + home.reserve_bytes {
         return Err(JobError::Disk(DiskError::NoSpace));
     }
@@ -148,23 +142,24 @@ pub fn seal(
     segment: Arc<SegmentFile>,
     identity: &IndexIdentity,
     sync_segment: bool,
-) -> Result<(SealedSegment, RunView), JobError> {
+) -> Result<(Arc<SealedSegment>, Arc<RunView>), JobError> {
     if sync_segment {
         disk.sync(&segment.file, Site::Interval)?;
     }
     let (index_bytes, run_bytes) = index.seal(identity);
     let number = segment.number;
-    let run_file = publish(disk, &home.dir, &run_path(&home.dir, number.0, number.0), &run_bytes, Site::RunFile, Site::RunDir)?;
+    let run_file =
+        publish(disk, &home.dir, &run_path(&home.dir, number.0, number.0), &run_bytes, Site::RunFile, Site::RunDir)?;
     let run = RunView::open(disk.map(&run_file, run_bytes.len() as u64)?).map_err(JobError::Run)?;
     let index_file =
         publish(disk, &home.dir, &index_path(&home.dir, number), &index_bytes, Site::IndexFile, Site::IndexDir)?;
     let resident_bytes = IndexResident::resident_bytes(&index_bytes).map_err(JobError::Index)?;
     let map = disk.map(&index_file, resident_bytes)?;
     let resident = IndexResident::open(map, index_bytes.len() as u64).map_err(JobError::Index)?;
-    Ok((SealedSegment { segment, index_file, resident }, run))
+    Ok((Arc::new(SealedSegment { segment, index_file, resident }), Arc::new(run)))
 }
 
-fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) -> Result<RunView, JobError> {
+fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) -> Result<Arc<RunView>, JobError> {
     let bytes = merge_runs(runs, seed);
     let (from, to) = (runs[runs.len() - 1].segments().0, runs[0].segments().1);
     let file = publish(disk, &home.dir, &run_path(&home.dir, from, to), &bytes, Site::RunFile, Site::RunDir)?;
@@ -174,7 +169,7 @@ fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) ->
         let (from, to) = run.segments();
         disk.remove(&run_path(&home.dir, from, to))?;
     }
-    Ok(merged)
+    Ok(Arc::new(merged))
 }
 
 fn retire(

@@ -321,7 +321,16 @@ impl Shard {
             && self.in_flight.is_empty()
             && self.waiting.is_empty()
             && self.sync_in_flight.is_none()
-            && (self.latch.is_some() || self.last_content <= self.announced || self.config.durability != Durability::Commit)
+            && (self.latch.is_some() || self.is_settled())
+    }
+
+    /// Whether the durability that was promised has been reached.
+    fn is_settled(&self) -> bool {
+        match self.config.durability {
+            Durability::Commit => self.last_content <= self.announced,
+            Durability::Interval { .. } => !self.closing || self.written <= self.durable,
+            Durability::Memory => true,
+        }
     }
 
     /// Takes no more batches; what was accepted is made durable and answered. `is_quiet` says when that is done.
@@ -357,8 +366,9 @@ impl Shard {
             .map(|frozen| (frozen.index(), &frozen.segment))
             .chain(self.segment.as_ref().map(|open| (&self.active, &open.file)))
             .collect();
-        let version = request.entity.map(|fingerprint| self.entity_version(request.spec.tenant, fingerprint));
-        let next_position = self.tenants.get(request.spec.tenant).map_or(Position(1), |state| state.next_position);
+        let tenant = request.spec.tenant;
+        let version = request.entity.map(|fingerprint| self.visible_version(tenant, fingerprint));
+        let next_position = self.visible_next_position(tenant);
         crate::query::active::search(request, &segments, Arc::clone(&self.snapshot), version, next_position)
     }
 
@@ -378,6 +388,21 @@ impl Shard {
             return Some(known);
         }
         self.older_version(tenant, fingerprint)
+    }
+
+    /// The version of an entity's last event that readers may see.
+    fn visible_version(&self, tenant: Tenant, fingerprint: u128) -> Version {
+        let hidden = |index: &ActiveIndex| index.hidden_of_entity(tenant, fingerprint);
+        let hidden_count = hidden(&self.active) + self.frozen.iter().map(|frozen| hidden(frozen.index())).sum::<u64>();
+        Version(self.entity_version(tenant, fingerprint).0 - hidden_count)
+    }
+
+    /// The position behind a tenant's last event that readers may see.
+    fn visible_next_position(&self, tenant: Tenant) -> Position {
+        let hidden = |index: &ActiveIndex| index.hidden_of_tenant(tenant);
+        let hidden_count = hidden(&self.active) + self.frozen.iter().map(|frozen| hidden(frozen.index())).sum::<u64>();
+        let next = self.tenants.get(tenant).map_or(Position(1), |state| state.next_position);
+        Position(next.0 - hidden_count)
     }
 
     /// What segments before the active one know.

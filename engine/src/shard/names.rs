@@ -18,7 +18,10 @@ pub enum ShardEntry {
     Log(SegmentNumber),
     Free(SegmentNumber),
     Index(SegmentNumber),
-    Run { from: u64, to: u64 },
+    Run {
+        from: u64,
+        to: u64,
+    },
     Aside,
     /// Not ours: left alone.
     Unknown,

@@ -13,11 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::event::{EventBatch, EventKey, FingerprintKey};
-use crate::format::batch::BatchView;
-use crate::format::block::{BLOCK_FLAG_WINDOWED, BlockKind};
+use crate::format::batch::{BatchError, BatchView};
+use crate::format::block::{BLOCK_FLAG_WINDOWED, BlockError, BlockKind};
 use crate::format::checkpoint::checkpoint_entries;
-use crate::format::index::{IndexIdentity, IndexResident};
-use crate::format::record::Record;
+use crate::format::index::{IndexError, IndexIdentity, IndexResident};
+use crate::format::record::{Record, RecordError};
 use crate::format::run::RunView;
 use crate::format::scan::{Expected, FoundBlock, LogEnd, SegmentBytes};
 use crate::format::segment::{SEGMENT_BLOCKS_FROM, SegmentError, SegmentHeader};
@@ -40,6 +40,11 @@ pub enum OpenError {
     Disk(DiskError),
     /// Sealing a full segment failed.
     Seal(JobError),
+    /// A whole, checksummed piece has a version, kind or flag that this program does not know: it was written by a newer one.
+    Newer {
+        segment: SegmentNumber,
+        what: &'static str,
+    },
 }
 
 impl From<DiskError> for OpenError {
@@ -53,6 +58,11 @@ impl fmt::Display for OpenError {
         match self {
             OpenError::Disk(error) => write!(f, "{error}"),
             OpenError::Seal(error) => write!(f, "sealing a full segment failed: {error:?}"),
+            OpenError::Newer { segment, what } => write!(
+                f,
+                "segment {} has a {what} that this version does not know: open it with the version that wrote it, or a newer one",
+                segment.0
+            ),
         }
     }
 }
@@ -143,6 +153,7 @@ impl Shard {
             report: &mut report,
         };
         let mut expected = Expected { sequence: BlockSequence(1), previous_crc: None };
+        let mut wholes = Wholes::default();
         let mut frozen = VecDeque::new();
         let mut open: Option<OpenSegment> = None;
         let mut cut: Option<(usize, u64)> = None;
@@ -168,7 +179,7 @@ impl Shard {
                 continue;
             }
             builder.report.segments_scanned += 1;
-            let bytes = read_whole(disk, &found[place].segment.file, config.home.segment_bytes)?;
+            let bytes = wholes.read(disk, &found[place].segment, config.home.segment_bytes)?;
             let segment = SegmentBytes {
                 shard: config.home.shard.0,
                 number: found[place].number,
@@ -181,9 +192,9 @@ impl Shard {
                     expected = Expected { sequence: first.header.sequence(), previous_crc: None };
                 }
             }
-            let later = LaterBlocks::read(disk, &config, &found[place + 1..])?;
+            let later = LaterBlocks::read(disk, &config, &found[place + 1..], &mut wholes)?;
             builder.index.clear();
-            let scanned = builder.scan(&segment, &mut expected, &later);
+            let scanned = builder.scan(&segment, &mut expected, &later)?;
             if scanned.blocks > 0 {
                 last_used = Some(place);
             }
@@ -199,7 +210,7 @@ impl Shard {
                     let (sealed, _) =
                         seal(disk, &config.home, &builder.index, segment, &identity, true).map_err(OpenError::Seal)?;
                     disk.remove(&run_path(&dir, found[place].number.0, found[place].number.0))?;
-                    found[place].sealed = Some(Arc::new(sealed));
+                    found[place].sealed = Some(sealed);
                     break;
                 }
                 ScanEnd::Tail => {
@@ -228,15 +239,16 @@ impl Shard {
                     builder.index.set_visible(visible);
                     let segment = Arc::clone(&found[place].segment);
                     if builder.index.has_gap() || !builder.report.damage.is_empty() {
-                        let index = std::mem::replace(&mut builder.index, ActiveIndex::new(config.segment_events_max()));
+                        let index =
+                            std::mem::replace(&mut builder.index, ActiveIndex::new(config.segment_events_max()));
                         frozen.push_back(Frozen::new(segment, identity, index));
                     } else {
                         let (sealed, run) = seal(disk, &config.home, &builder.index, segment, &identity, true)
                             .map_err(OpenError::Seal)?;
                         if !entities.covers(found[place].number.0) {
-                            entities.push(Arc::new(run));
+                            entities.push(run);
                         }
-                        found[place].sealed = Some(Arc::new(sealed));
+                        found[place].sealed = Some(sealed);
                     }
                 }
             }
@@ -258,7 +270,7 @@ impl Shard {
         }
         let is_damaged = end_is_lost || !builder.report.damage.is_empty();
         if !is_damaged {
-            let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence)?;
+            let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence, &mut wholes)?;
             builder.report.tail = tail;
         }
 
@@ -337,7 +349,12 @@ struct LaterBlocks {
 }
 
 impl LaterBlocks {
-    fn read(disk: &dyn Disk, config: &ShardConfig, segments: &[Found]) -> Result<LaterBlocks, DiskError> {
+    fn read(
+        disk: &dyn Disk,
+        config: &ShardConfig,
+        segments: &[Found],
+        wholes: &mut Wholes,
+    ) -> Result<LaterBlocks, DiskError> {
         let mut later = LaterBlocks { first: None, highest: BlockSequence(0), watermark: BlockSequence(0) };
         for (place, found) in segments.iter().enumerate() {
             if let Some(sealed) = &found.sealed {
@@ -350,7 +367,7 @@ impl LaterBlocks {
                 }
                 continue;
             }
-            let bytes = read_whole(disk, &found.segment.file, config.home.segment_bytes)?;
+            let bytes = wholes.read(disk, &found.segment, config.home.segment_bytes)?;
             let segment = SegmentBytes {
                 shard: config.home.shard.0,
                 number: found.number,
@@ -379,15 +396,19 @@ impl LaterBlocks {
 
 impl Builder<'_> {
     /// Takes every block of a segment that belongs to the log, and says how the log goes on.
-    fn scan(&mut self, segment: &SegmentBytes<'_>, expected: &mut Expected, later: &LaterBlocks) -> Scanned {
+    fn scan(
+        &mut self,
+        segment: &SegmentBytes<'_>,
+        expected: &mut Expected,
+        later: &LaterBlocks,
+    ) -> Result<Scanned, OpenError> {
         let mut offset = SEGMENT_BLOCKS_FROM;
-        let mut scanned =
-            Scanned { end: ScanEnd::GoesOn, offset, first_sequence: expected.sequence, blocks: 0 };
+        let mut scanned = Scanned { end: ScanEnd::GoesOn, offset, first_sequence: expected.sequence, blocks: 0 };
         let mut gap: Option<Damage> = None;
         loop {
             let end = match segment.expected_at(offset, expected) {
                 Ok(block) => match self.take_block(&block, &mut gap) {
-                    Some(()) => {
+                    Ok(()) => {
                         offset += block.header.block_bytes();
                         scanned.offset = offset;
                         scanned.blocks += 1;
@@ -398,8 +419,15 @@ impl Builder<'_> {
                         self.last_crc = Some(block.header.header_crc.get());
                         continue;
                     }
-                    None => LogEnd::Bad(crate::format::block::BlockError::BodyCrc),
+                    Err(BodyError::Malformed) => LogEnd::Bad(BlockError::BodyCrc),
+                    Err(BodyError::Newer(what)) => return Err(OpenError::Newer { segment: segment.number, what }),
                 },
+                Err(LogEnd::Bad(BlockError::Version(_))) => {
+                    return Err(OpenError::Newer { segment: segment.number, what: "block version" });
+                }
+                Err(LogEnd::Bad(BlockError::UnknownKind(_) | BlockError::UnknownFlags(_))) => {
+                    return Err(OpenError::Newer { segment: segment.number, what: "kind of block" });
+                }
                 Err(end) => end,
             };
             if later.goes_on_with(expected) {
@@ -446,7 +474,7 @@ impl Builder<'_> {
                 break;
             }
         }
-        scanned
+        Ok(scanned)
     }
 
     fn identity(&self, config: &ShardConfig, found: &Found, scanned: &Scanned, expected: &Expected) -> IndexIdentity {
@@ -461,11 +489,11 @@ impl Builder<'_> {
         }
     }
 
-    /// Takes one block into the state. `None`: its body is not what its kind says, whatever its checksum.
-    fn take_block(&mut self, block: &FoundBlock<'_>, gap: &mut Option<Damage>) -> Option<()> {
+    /// Takes one block into the state, whole or not at all.
+    fn take_block(&mut self, block: &FoundBlock<'_>, gap: &mut Option<Damage>) -> Result<(), BodyError> {
         match block.kind {
             BlockKind::Checkpoint => {
-                for entry in checkpoint_entries(block.body)? {
+                for entry in checkpoint_entries(block.body).ok_or(BodyError::Malformed)? {
                     self.tenants.set(TenantState {
                         tenant: Tenant(entry.tenant.get()),
                         next_position: Position(entry.next_position.get()),
@@ -483,7 +511,7 @@ impl Builder<'_> {
                     let known = known.or_else(|| self.tenants.get(tenant).map(|state| state.next_position));
                     let first = restored.first_position;
                     if first < known.unwrap_or(Position(1)) || first.0 > POSITION_MAX {
-                        return None;
+                        return Err(BodyError::Malformed);
                     }
                     next.push((tenant, Position(first.0 + restored.batch.event_count() as u64)));
                 }
@@ -499,7 +527,7 @@ impl Builder<'_> {
             self.last_content = block.header.sequence();
         }
         self.report.blocks += 1;
-        Some(())
+        Ok(())
     }
 
     fn take_batch(&mut self, block: &FoundBlock<'_>, restored: Restored, gap: &mut Option<Damage>) {
@@ -588,18 +616,45 @@ struct Restored {
     versions: Vec<u64>,
 }
 
-/// Reads every batch of a block's body back, or `None` if one of them is not what it says.
-fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Option<Vec<Restored>> {
+/// Why a block with a valid checksum is not taken.
+enum BodyError {
+    Malformed,
+    Newer(&'static str),
+}
+
+impl From<BatchError> for BodyError {
+    fn from(error: BatchError) -> BodyError {
+        match error {
+            BatchError::UnknownFlags(_) => BodyError::Newer("batch flag"),
+            BatchError::Short | BatchError::Lengths | BatchError::EventCount(_) | BatchError::Crc => {
+                BodyError::Malformed
+            }
+        }
+    }
+}
+
+impl From<RecordError> for BodyError {
+    fn from(error: RecordError) -> BodyError {
+        match error {
+            RecordError::UnknownKind(_) => BodyError::Newer("kind of event"),
+            RecordError::UnknownFlags(_) => BodyError::Newer("event flag"),
+            RecordError::Short | RecordError::Lengths | RecordError::Crc | RecordError::Text => BodyError::Malformed,
+        }
+    }
+}
+
+/// Reads every batch of a block's body back.
+fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Result<Vec<Restored>, BodyError> {
     let mut restored = Vec::new();
     let mut at = 0;
     while at < body.len() {
         let bytes = &body[at..];
-        let view = BatchView::parse(bytes).ok()?;
-        let records = bytes.get(view.head_bytes()..view.batch_bytes())?;
+        let view = BatchView::parse(bytes)?;
+        let records = bytes.get(view.head_bytes()..view.batch_bytes()).ok_or(BodyError::Malformed)?;
         let mut keys = Vec::with_capacity(view.event_count());
         let mut record_at = 0;
         for _ in 0..view.event_count() {
-            let record = Record::parse(&records[record_at..]).ok()?;
+            let record = Record::parse(&records[record_at..])?;
             keys.push(EventKey {
                 entity: fingerprint.entity(record.entity),
                 event_type: fingerprint.event_type(record.event_type),
@@ -610,7 +665,7 @@ fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Option<Vec<Resto
             record_at += record.record_bytes;
         }
         if record_at != records.len() {
-            return None;
+            return Err(BodyError::Malformed);
         }
         restored.push(Restored {
             batch: EventBatch::from_parts(view.tenant(), fingerprint, records.to_vec(), keys),
@@ -621,7 +676,7 @@ fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Option<Vec<Resto
         });
         at += view.batch_bytes();
     }
-    Some(restored)
+    Ok(restored)
 }
 
 fn remove_leftovers(disk: &dyn Disk, dir: &str, names: &[ShardEntry]) -> Result<(), DiskError> {
@@ -650,12 +705,7 @@ fn runs_are_whole(found: &[Found], entities: &EntityDirectory) -> bool {
     (1..oldest_kept).all(|number| entities.covers(number))
 }
 
-fn open_runs(
-    disk: &dyn Disk,
-    dir: &str,
-    shard: u32,
-    names: &[ShardEntry],
-) -> Result<EntityDirectory, DiskError> {
+fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Result<EntityDirectory, DiskError> {
     let mut runs: Vec<Arc<RunView>> = Vec::new();
     let mut ranges: Vec<(u64, u64)> = names
         .iter()
@@ -689,7 +739,7 @@ fn open_segments(
     names: &[ShardEntry],
     entities: &EntityDirectory,
     report: &mut RecoveryReport,
-) -> Result<Vec<Found>, DiskError> {
+) -> Result<Vec<Found>, OpenError> {
     let dir = &config.home.dir;
     let mut found = Vec::new();
     for entry in names {
@@ -698,10 +748,12 @@ fn open_segments(
         let file_bytes = disk.file_bytes(&file)?;
         let mut page = vec![0; ALIGNMENT];
         let read = disk.read(&file, 0, &mut page)?;
-        let header =
-            SegmentHeader::parse(&page[..read], config.home.shard.0, number, file_bytes, config.home.instance);
+        let header = SegmentHeader::parse(&page[..read], config.home.shard.0, number, file_bytes, config.home.instance);
         let epoch = match header {
             Ok(header) if file_bytes == config.home.segment_bytes => header.epoch.get(),
+            Err(SegmentError::Version(_) | SegmentError::UnknownFlags(_)) => {
+                return Err(OpenError::Newer { segment: number, what: "segment version" });
+            }
             Ok(_) | Err(_) => {
                 note_unreadable(report, number, header.err());
                 continue;
@@ -732,7 +784,7 @@ fn note_unreadable(report: &mut RecoveryReport, number: SegmentNumber, _error: O
     });
 }
 
-fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<Option<SealedSegment>, DiskError> {
+fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<Option<SealedSegment>, OpenError> {
     let index_file = disk.open(&index_path(dir, segment.number))?;
     let file_bytes = disk.file_bytes(&index_file)?;
     let mut page = vec![0; ALIGNMENT];
@@ -740,7 +792,13 @@ fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<
     if read < ALIGNMENT {
         return Ok(None);
     }
-    let Ok(resident_bytes) = IndexResident::resident_bytes(&page) else { return Ok(None) };
+    let resident_bytes = match IndexResident::resident_bytes(&page) {
+        Ok(resident_bytes) => resident_bytes,
+        Err(IndexError::Version(_) | IndexError::UnknownFlags(_)) => {
+            return Err(OpenError::Newer { segment: segment.number, what: "index version" });
+        }
+        Err(_) => return Ok(None),
+    };
     if resident_bytes > file_bytes {
         return Ok(None);
     }
@@ -752,6 +810,27 @@ fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<
         return Ok(None);
     }
     Ok(Some(SealedSegment { segment: Arc::clone(segment), index_file, resident }))
+}
+
+/// Whole segments that are looked at more than once while a shard is opened.
+#[derive(Default)]
+struct Wholes(VecDeque<(SegmentNumber, Arc<Buffer>)>);
+
+impl Wholes {
+    /// The open segment, the next one, and one between them while the log is cut.
+    const KEPT: usize = 3;
+
+    fn read(&mut self, disk: &dyn Disk, segment: &SegmentFile, bytes: u64) -> Result<Arc<Buffer>, DiskError> {
+        if let Some((_, whole)) = self.0.iter().find(|(number, _)| *number == segment.number) {
+            return Ok(Arc::clone(whole));
+        }
+        let whole = Arc::new(read_whole(disk, &segment.file, bytes)?);
+        if self.0.len() == Wholes::KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back((segment.number, Arc::clone(&whole)));
+        Ok(whole)
+    }
 }
 
 /// A whole segment in memory, on huge pages: touching small ones would cost more than reading them.
@@ -777,6 +856,7 @@ fn cut_tail(
     cut: Option<(usize, u64)>,
     keep: usize,
     sequence: BlockSequence,
+    wholes: &mut Wholes,
 ) -> Result<Option<CutTail>, DiskError> {
     let mut tail: Option<CutTail> = None;
     let mut quarantined = Vec::new();
@@ -788,7 +868,7 @@ fn cut_tail(
     let mut wipes = Vec::new();
     for (place, segment) in found.iter().enumerate() {
         let Some(from) = from_of(place) else { continue };
-        let bytes = read_whole(disk, &segment.segment.file, config.home.segment_bytes)?;
+        let bytes = wholes.read(disk, &segment.segment, config.home.segment_bytes)?;
         let view = SegmentBytes {
             shard: config.home.shard.0,
             number: segment.number,
@@ -797,7 +877,13 @@ fn cut_tail(
         };
         let until = view.marked_until(from);
         if until > from {
-            quarantined.push(quarantine(disk, config, sequence, segment.number, &bytes[from as usize..until as usize])?);
+            quarantined.push(quarantine(
+                disk,
+                config,
+                sequence,
+                segment.number,
+                &bytes[from as usize..until as usize],
+            )?);
             tail.get_or_insert(CutTail { segment: segment.number, offset: from, sequence, quarantined: Vec::new() });
             wipes.push((place, from, until));
         }

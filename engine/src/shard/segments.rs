@@ -124,11 +124,8 @@ impl Shard {
             self.frozen.push_back(Frozen::new(full.file, identity, index));
             self.stats.segments_rolled += 1;
         }
-        self.segment = Some(OpenSegment {
-            file,
-            write_offset: SEGMENT_BLOCKS_FROM,
-            first_sequence: self.next_sequence,
-        });
+        self.segment =
+            Some(OpenSegment { file, write_offset: SEGMENT_BLOCKS_FROM, first_sequence: self.next_sequence });
         self.submit_checkpoint(out);
         true
     }
@@ -175,9 +172,9 @@ impl Shard {
                 let frozen = place.and_then(|place| self.frozen.remove(place)).expect("a sealed segment was frozen");
                 let mut segments = self.snapshot.segments.clone();
                 let at = segments.partition_point(|segment| segment.segment.number < number);
-                segments.insert(at, Arc::new(sealed));
+                segments.insert(at, sealed);
                 self.snapshot = Arc::new(Snapshot { segments });
-                self.entities.push(Arc::new(run));
+                self.entities.push(run);
                 if let Some(mut index) = frozen.into_index() {
                     index.clear();
                     self.spare_indexes.push(index);
@@ -191,7 +188,7 @@ impl Shard {
                 self.job_failed(error, now);
             }
             JobDone::Merged { result: Ok(run) } => {
-                self.entities.replace(Arc::new(run));
+                self.entities.replace(run);
                 self.stats.runs_merged += 1;
             }
             JobDone::Merged { result: Err(error) } => self.job_failed(error, now),
@@ -276,8 +273,9 @@ impl Shard {
         let is_free = |sealed: &Arc<crate::index::sealed::SealedSegment>| {
             Arc::strong_count(sealed) == 1 && Arc::strong_count(&sealed.segment) == 1
         };
-        let place = self.retiring.iter().position(is_free)?;
-        let sealed = self.retiring.remove(place);
+        // Oldest first: the segments of a log have no holes.
+        self.retiring.first().filter(|sealed| is_free(sealed))?;
+        let sealed = self.retiring.remove(0);
         Some(Job::Retire { home: self.config.home.clone(), number: sealed.segment.number, sync_first })
     }
 

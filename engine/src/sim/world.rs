@@ -41,6 +41,9 @@ pub struct WorldReport {
     pub trace: u64,
 }
 
+/// All rows of a query, and its end.
+type Answer = (Vec<(Position, Stored)>, Summary);
+
 const TICKET_QUERY: u64 = 1 << 62;
 const TYPES: [&str; 6] = ["order.placed", "order.paid", "order.shipped", "user.signed_up", "user.left", "x"];
 
@@ -269,12 +272,12 @@ impl World {
         let stats = shard.stats();
         self.report.rolls += stats.segments_rolled;
         self.report.retired += stats.segments_retired;
-        self.sealed_before = if self.disk.is_down() || shard.read_only().is_some() {
-            0
-        } else {
-            shard.snapshot().segments.len()
-        };
-        self.ended_clean = shard.is_quiet() && shard.is_idle() && shard.read_only().is_none() && !self.disk.is_down()
+        self.sealed_before =
+            if self.disk.is_down() || shard.read_only().is_some() { 0 } else { shard.snapshot().segments.len() };
+        self.ended_clean = shard.is_quiet()
+            && shard.is_idle()
+            && shard.read_only().is_none()
+            && !self.disk.is_down()
             && self.config.durability == Durability::Commit;
         drop(shard);
         self.jobs.clear();
@@ -356,7 +359,10 @@ impl World {
         }
         match self.rng.below(4) {
             0 => spec.event_type = Some(TypeFilter::Exact(TYPES[self.rng.index(TYPES.len())].to_owned())),
-            1 => spec.event_type = Some(TypeFilter::Prefix(["order.", "user.", "o", "z", ""][self.rng.index(5)].to_owned())),
+            1 => {
+                spec.event_type =
+                    Some(TypeFilter::Prefix(["order.", "user.", "o", "z", ""][self.rng.index(5)].to_owned()))
+            }
             _ => {}
         }
         if self.rng.chance(1, 6) {
@@ -391,7 +397,10 @@ impl World {
         let (positions, has_more, total) = self.model.expected(&spec, oldest);
         let found: Vec<Position> = rows.iter().map(|(position, _)| *position).collect();
         if found != positions || summary.has_more != has_more {
-            return Err(format!("{spec:?} found {found:?} for {positions:?}, more {} for {has_more}", summary.has_more));
+            return Err(format!(
+                "{spec:?} found {found:?} for {positions:?}, more {} for {has_more}",
+                summary.has_more
+            ));
         }
         if spec.after.is_none() && summary.total != Some(total) {
             return Err(format!("{spec:?} counted {:?} for {total}", summary.total));
@@ -405,7 +414,7 @@ impl World {
     }
 
     /// Runs a query to its end. `None`: the power went.
-    fn query(&mut self, shard: &mut Shard, spec: QuerySpec) -> Result<Option<(Vec<(Position, Stored)>, Summary)>, Violation> {
+    fn query(&mut self, shard: &mut Shard, spec: QuerySpec) -> Result<Option<Answer>, Violation> {
         let mut search = Search::new(spec, self.config.fingerprint);
         let mut found = Vec::new();
         // Without a durable commit, answers come before the write: a reader waits for it.
