@@ -166,6 +166,7 @@ impl Engine {
     pub fn append(&mut self, batch: EventBatch) -> Result<(Appended, EventBatch), (EventBatch, AppendError)> {
         let ticket = self.start(batch)?;
         loop {
+            self.turn();
             if let Some(place) = self.acks.iter().position(|ack| ack.ticket == ticket) {
                 let ack = self.acks.swap_remove(place);
                 return match ack.result {
@@ -173,27 +174,29 @@ impl Engine {
                     Err(error) => Err((ack.batch, error)),
                 };
             }
-            self.turn(true);
+            self.wait(None);
         }
     }
 
-    /// Starts an append without waiting. Its answer comes out of `finished`, under the ticket returned here.
+    /// Queues an append without waiting. Work goes on, and its answer comes out, in `finished`, under the ticket returned here.
     pub fn start(&mut self, batch: EventBatch) -> Result<u64, (EventBatch, AppendError)> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let shard = self.shard_of(batch.tenant());
         self.shards[shard.0 as usize].append(ticket, batch)?;
-        self.turn(false);
         Ok(ticket)
     }
 
     /// Waits until at least one started append has been answered, and hands out all that have.
     /// Returns nothing only if nothing is under way.
     pub fn finished(&mut self) -> Vec<Ack> {
-        while self.acks.is_empty() && !self.shards.iter().all(|host| host.shard().is_quiet()) {
-            self.turn(true);
+        loop {
+            self.turn();
+            if !self.acks.is_empty() || self.shards.iter().all(|host| host.shard().is_quiet()) {
+                return std::mem::take(&mut self.acks);
+            }
+            self.wait(None);
         }
-        std::mem::take(&mut self.acks)
     }
 
     /// Answers a query row by row, in order.
@@ -204,8 +207,12 @@ impl Engine {
     ) -> Result<Summary, SearchError> {
         let shard = self.shard_of(spec.tenant).0 as usize;
         let sequence = self.shards[shard].shard().appended_sequence();
-        while !self.shards[shard].shard().is_written(sequence) {
-            self.turn(true);
+        loop {
+            self.turn();
+            if self.shards[shard].shard().is_written(sequence) {
+                break;
+            }
+            self.wait(None);
         }
         let mut search = Search::new(spec, self.dir.fingerprint());
         let mut ops = Vec::new();
@@ -217,7 +224,7 @@ impl Engine {
             match step {
                 SearchStep::AskOwner(request) => search.owner_answered(self.shards[shard].shard().search(&request)),
                 SearchStep::Rows(rows) => each_row(&rows, &mut each),
-                SearchStep::Wait => self.wait(Some(&mut search), None),
+                SearchStep::Wait => self.wait(Some(&mut search)),
                 SearchStep::Done(summary) => return Ok(summary),
             }
         }
@@ -226,19 +233,22 @@ impl Engine {
     /// Gives the oldest sealed segment of a shard back to the pool: its events are gone. `None` if none is sealed.
     pub fn retire_oldest(&mut self, shard: ShardNumber) -> Option<SegmentNumber> {
         let number = self.shards[shard.0 as usize].shard_mut().retire_oldest();
-        self.turn(false);
+        self.turn();
+        self.ring.submit().expect("the ring takes what the engine's windows bound");
         number
     }
 
     /// Waits until every started append is answered, full segments are sealed and no slow work is under way.
     pub fn settle(&mut self) {
+        let is_settled = |engine: &Engine| {
+            engine.shards.iter().all(|host| host.shard().is_quiet() && host.shard().is_idle())
+        };
         loop {
-            self.turn(false);
-            // Between the turn and the wait: the turn may have taken the last result there was to wait for.
-            if self.shards.iter().all(|host| host.shard().is_quiet() && host.shard().is_idle()) {
+            self.turn();
+            if is_settled(self) {
                 return;
             }
-            self.wait(None, self.timeout());
+            self.wait(None);
         }
     }
 
@@ -254,7 +264,8 @@ impl Engine {
         self.settle();
     }
 
-    fn turn(&mut self, may_wait: bool) {
+    /// Lets every shard work. What it asks of the kernel is handed over by the `wait` that follows.
+    fn turn(&mut self) {
         let now = now();
         self.deadline_us = None;
         for host in &mut self.shards {
@@ -262,20 +273,11 @@ impl Engine {
                 self.deadline_us = Some(self.deadline_us.map_or(at, |known| known.min(at)));
             }
         }
-        if may_wait && self.acks.is_empty() {
-            self.wait(None, self.timeout());
-        } else {
-            self.ring.submit().expect("the ring takes what the engine's windows bound");
-        }
     }
 
-    /// How long the shards can wait as of the last turn.
-    fn timeout(&self) -> Option<Duration> {
-        self.deadline_us.map(|at| Duration::from_micros(at.saturating_sub(monotonic_us())))
-    }
-
-    /// Waits for completions and passes them on.
-    fn wait(&mut self, mut search: Option<&mut Search>, timeout: Option<Duration>) {
+    /// Waits for completions, or until a shard wants another turn, and passes them on.
+    fn wait(&mut self, mut search: Option<&mut Search>) {
+        let timeout = self.deadline_us.map(|at| Duration::from_micros(at.saturating_sub(monotonic_us())));
         self.ring.wait(timeout).expect("waiting on a ring of our own");
         while let Some(completion) = self.ring.next() {
             if let Completion::Disk(done) = completion {

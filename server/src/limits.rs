@@ -117,8 +117,11 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 65_536;
 /// much wait in each shard.
 pub const APPENDING_BYTES_MAX: usize = 64 << 20;
 
-/// Queries that a core works on at once. Each holds at most one bite: 4 MiB of records and as much of JSON.
-pub const QUERIES_RUNNING_MAX: usize = 32;
+/// Queries that a core works on at once; more of them wait. Each holds at most one bite: 4 MiB of records and as much
+/// of JSON. One whose client takes nothing keeps its place until the connection is given up, so that a tenant gets an
+/// eighth of the places.
+pub const QUERIES_RUNNING_MAX: usize = 64;
+pub const QUERIES_PER_TENANT_MAX: usize = 8;
 
 /// 503 `overloaded` beyond it: queries that wait for their turn, with their parameters of at most 8 KiB each.
 pub const QUERIES_WAITING_MAX: usize = 1024;

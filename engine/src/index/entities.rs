@@ -27,8 +27,9 @@ impl EntityDirectory {
         &self.runs
     }
 
-    /// Adds the run of a newly sealed segment.
+    /// Adds the run of a newly sealed segment, in the place of one that was made of it before.
     pub fn push(&mut self, run: Arc<RunView>) {
+        self.runs.retain(|known| known.segments() != run.segments());
         let place = self.runs.partition_point(|known| known.segments() > run.segments());
         self.runs.insert(place, run);
     }
@@ -48,6 +49,11 @@ impl EntityDirectory {
 
     pub fn covers(&self, segment: u64) -> bool {
         self.runs.iter().any(|run| run.segments().0 <= segment && segment <= run.segments().1)
+    }
+
+    /// Forgets the run of a segment that is open again: what it says is older than what will be appended.
+    pub fn forget(&mut self, segment: u64) {
+        self.runs.retain(|run| run.segments() != (segment, segment));
     }
 
     pub fn mapped_bytes(&self) -> usize {

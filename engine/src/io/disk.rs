@@ -60,9 +60,7 @@ pub enum Site {
     SuperblockDir,
     /// A shard's folder appearing in the data directory.
     ShardDir,
-    /// A pool segment's size and zeros, before it may take a log name.
-    SegmentFill,
-    /// The header that gives a segment its number and epoch.
+    /// The header that gives a segment its number and epoch; a new segment's size and zeros with it.
     SegmentHeader,
     /// The rename of a segment into the log.
     SegmentDir,
@@ -77,20 +75,18 @@ pub enum Site {
     /// A cut tail's copy in the quarantine, and its name.
     QuarantineFile,
     QuarantineDir,
-    /// Zeros over a cut tail.
-    TailWipe,
-    /// What recovery found, before it is shown: it may sit in a volatile cache if only the process died.
+    /// Zeros over a cut tail, and what recovery found, before it is shown: it may sit in a volatile cache if only the
+    /// process died.
     Recovery,
 }
 
 impl Site {
-    pub const ALL: [Site; 17] = [
+    pub const ALL: [Site; 15] = [
         Site::Block,
         Site::Interval,
         Site::Superblock,
         Site::SuperblockDir,
         Site::ShardDir,
-        Site::SegmentFill,
         Site::SegmentHeader,
         Site::SegmentDir,
         Site::IndexFile,
@@ -100,7 +96,6 @@ impl Site {
         Site::RetireDir,
         Site::QuarantineFile,
         Site::QuarantineDir,
-        Site::TailWipe,
         Site::Recovery,
     ];
 }

@@ -218,11 +218,25 @@ impl Disk for FsDisk {
     }
 
     fn read(&self, file: &DiskFile, offset: u64, into: &mut [u8]) -> DiskResult<usize> {
+        let real = real(file);
+        // An aligned read goes past the page cache: after a failed sync the cache may still show what the device has lost,
+        // and recovery must see what the device has.
+        let is_aligned = offset.is_multiple_of(ALIGNMENT as u64)
+            && into.len().is_multiple_of(ALIGNMENT)
+            && into.as_ptr().addr().is_multiple_of(ALIGNMENT);
+        let is_direct = is_aligned && real.is_direct();
+        let source = if is_direct { &real.direct } else { &real.cached };
         let mut filled = 0;
         while filled < into.len() {
-            match real(file).cached.read_at(&mut into[filled..], offset + filled as u64) {
+            match source.read_at(&mut into[filled..], offset + filled as u64) {
                 Ok(0) => break,
-                Ok(count) => filled += count,
+                Ok(count) => {
+                    filled += count;
+                    // Past a ragged end there is nothing, and asking for it would be misaligned.
+                    if is_direct && !count.is_multiple_of(ALIGNMENT) {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(std_error(&error)),
             }

@@ -99,8 +99,7 @@ impl Shard {
         self.pending_bytes -= batch.records().len();
         if let Err(conflict) = self.take_versions(&mut batch) {
             // The answer tells of state that may not be durable yet: it leaves with the prefix it depends on.
-            let depends_on = self.appended_sequence();
-            self.waiting.push_back(WaitingAck { sequence: depends_on, ack: Ack { ticket, batch, result: Err(conflict) } });
+            self.answer_with(self.appended_sequence(), Ack { ticket, batch, result: Err(conflict) }, out);
             return;
         }
         let tenant = batch.tenant();
@@ -134,8 +133,13 @@ impl Shard {
         self.stats.batches_appended += 1;
         self.stats.events_appended += batch.event_count() as u64;
         let ack = Ack { ticket, batch, result: Ok(Appended { first_position, received_at }) };
+        self.answer_with(self.next_sequence, ack, out);
+    }
+
+    /// Answers once a block is durable, or at once where nobody waits for that. Answers keep the order of admission.
+    fn answer_with(&mut self, sequence: BlockSequence, ack: Ack, out: &mut Output) {
         match self.config.durability {
-            Durability::Commit => self.waiting.push_back(WaitingAck { sequence: self.next_sequence, ack }),
+            Durability::Commit => self.waiting.push_back(WaitingAck { sequence, ack }),
             Durability::Interval { .. } | Durability::Memory => out.acks.push(ack),
         }
     }
@@ -182,12 +186,8 @@ impl Shard {
 
     /// Releases the answers whose blocks are durable.
     pub(super) fn release_acks(&mut self, out: &mut Output) {
-        let safe: BlockSequence = match self.config.durability {
-            Durability::Commit => self.durable,
-            Durability::Interval { .. } | Durability::Memory => BlockSequence(u64::MAX),
-        };
         while let Some(front) = self.waiting.front() {
-            if front.sequence > safe && !front.is_settled() {
+            if front.sequence > self.durable && !front.is_settled() {
                 return;
             }
             let waiting = self.waiting.pop_front().expect("front exists");

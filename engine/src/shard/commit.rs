@@ -235,6 +235,7 @@ impl Shard {
                 self.sync_in_flight = Some(sync);
             } else if self.latch.is_none() {
                 self.durable = self.durable.max(sync.reached);
+                self.unsynced.retain(|&(_, last)| last > sync.reached);
             }
             return;
         }
@@ -326,8 +327,8 @@ impl Shard {
         }
         let Some(segment) = &self.segment else { return };
         self.sync_at_us = now.monotonic_us + every_us;
-        // Segments left since the last sync may hold blocks that it must cover.
-        let mut files = std::mem::take(&mut self.unsynced);
+        // Segments rolled out of may hold blocks that completed since the last sync.
+        let mut files: Vec<_> = self.unsynced.iter().map(|(file, _)| file.clone()).collect();
         files.push(segment.file.file.clone());
         self.sync_in_flight = Some(SyncInFlight { reached: self.written, files_left: files.len() });
         out.disk.extend(files.into_iter().map(|file| DiskOp::Sync { ticket: TICKET_SYNC, file }));

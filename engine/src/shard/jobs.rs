@@ -135,8 +135,8 @@ fn make(
         return Err(JobError::Disk(DiskError::NoSpace));
     }
     let path = free_path(&home.dir, number);
+    // Its size and zeros become durable with the header, before the file gets a name in the log.
     let file = disk.create(&path, home.segment_bytes, fill)?;
-    disk.sync(&file, Site::SegmentFill)?;
     Ok((path, file))
 }
 

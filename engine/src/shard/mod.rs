@@ -209,8 +209,8 @@ pub struct Shard {
     quiet_since_us: Option<u64>,
     commit_at_us: u64,
     sync_in_flight: Option<SyncInFlight>,
-    /// Segments rolled out of since the last interval sync.
-    unsynced: Vec<DiskFile>,
+    /// Segments rolled out of, with their last block, until an interval sync has covered it.
+    unsynced: Vec<(DiskFile, BlockSequence)>,
     sync_at_us: u64,
     full_until_us: Option<u64>,
     latch: Option<ReadOnly>,
@@ -241,7 +241,6 @@ impl Shard {
         self.config.home.shard
     }
 
-    pub fn debug_state(&self) -> String { format!("{:?} seg {:?} next_seq {:?} durable {:?} written {:?} frozen {:?} snap {:?} retiring {:?}", self.config.durability, self.segment.as_ref().map(|s| (s.file.number, s.first_sequence, s.write_offset)), self.next_sequence, self.durable, self.written, self.frozen.iter().map(|f| f.segment.number).collect::<Vec<_>>(), self.snapshot.segments.iter().map(|s| s.segment.number.0).collect::<Vec<_>>(), self.retiring.iter().map(|s| s.segment.number.0).collect::<Vec<_>>()) }
     pub fn stats(&self) -> ShardStats {
         self.stats
     }

@@ -187,7 +187,21 @@ impl Shard {
             if scanned.blocks > 0 {
                 last_used = Some(place);
             }
+            entities.forget(found[place].number.0);
             match scanned.end {
+                ScanEnd::Tail if entities.covers(found[place].number.0) => {
+                    // A merged run has taken the segment in: it was sealed, and must not be written to again.
+                    cut = Some((place, scanned.offset));
+                    let identity = builder.identity(&config, &found[place], &scanned, &expected);
+                    let visible = builder.index.event_count();
+                    builder.index.set_visible(visible);
+                    let segment = Arc::clone(&found[place].segment);
+                    let (sealed, _) =
+                        seal(disk, &config.home, &builder.index, segment, &identity, true).map_err(OpenError::Seal)?;
+                    disk.remove(&run_path(&dir, found[place].number.0, found[place].number.0))?;
+                    found[place].sealed = Some(Arc::new(sealed));
+                    break;
+                }
                 ScanEnd::Tail => {
                     cut = Some((place, scanned.offset));
                     if scanned.blocks > 0 {
@@ -209,15 +223,7 @@ impl Shard {
                     break;
                 }
                 ScanEnd::GoesOn => {
-                    let identity = IndexIdentity {
-                        shard: config.home.shard.0,
-                        segment_number: found[place].number.0,
-                        epoch: found[place].segment.epoch,
-                        first_sequence: scanned.first_sequence.0,
-                        last_sequence: expected.sequence.0 - 1,
-                        next_ordinal: builder.next_ordinal,
-                        last_block_crc: builder.last_crc.unwrap_or(0),
-                    };
+                    let identity = builder.identity(&config, &found[place], &scanned, &expected);
                     let visible = builder.index.event_count();
                     builder.index.set_visible(visible);
                     let segment = Arc::clone(&found[place].segment);
@@ -246,18 +252,14 @@ impl Shard {
         }
         let visible = builder.index.event_count();
         builder.index.set_visible(visible);
-        if !runs_are_whole(&found, &entities) {
+        let keep = last_used.map_or(0, |place| place + 1);
+        if !runs_are_whole(&found[..keep], &entities) {
             builder.note_gap(SegmentNumber(0), BlockSequence(0), 0);
         }
         let is_damaged = end_is_lost || !builder.report.damage.is_empty();
         if !is_damaged {
-            let keep = last_used.map_or(0, |place| place + 1);
             let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence)?;
             builder.report.tail = tail;
-            if let Some(open) = &open {
-                // What recovery found may still sit in a volatile cache, if only the process died. It is about to be shown.
-                disk.sync(&open.file.file, Site::Recovery)?;
-            }
         }
 
         let last_number = last_used.map_or(0, |place| found[place].number.0);
@@ -447,6 +449,18 @@ impl Builder<'_> {
         scanned
     }
 
+    fn identity(&self, config: &ShardConfig, found: &Found, scanned: &Scanned, expected: &Expected) -> IndexIdentity {
+        IndexIdentity {
+            shard: config.home.shard.0,
+            segment_number: found.number.0,
+            epoch: found.segment.epoch,
+            first_sequence: scanned.first_sequence.0,
+            last_sequence: expected.sequence.0 - 1,
+            next_ordinal: self.next_ordinal,
+            last_block_crc: self.last_crc.unwrap_or(0),
+        }
+    }
+
     /// Takes one block into the state. `None`: its body is not what its kind says, whatever its checksum.
     fn take_block(&mut self, block: &FoundBlock<'_>, gap: &mut Option<Damage>) -> Option<()> {
         match block.kind {
@@ -629,7 +643,7 @@ fn remove_leftovers(disk: &dyn Disk, dir: &str, names: &[ShardEntry]) -> Result<
     Ok(())
 }
 
-/// Whether every segment that is no longer in the log is covered by a run: else versions would be given twice.
+/// Whether every segment before those that hold something is covered by a run: else versions would be given twice.
 fn runs_are_whole(found: &[Found], entities: &EntityDirectory) -> bool {
     let newest = entities.runs().first().map_or(0, |run| run.segments().1);
     let oldest_kept = found.first().map_or(newest + 1, |segment| segment.number.0);
@@ -791,21 +805,20 @@ fn cut_tail(
     if !quarantined.is_empty() {
         disk.sync_dir(QUARANTINE_DIR, Site::QuarantineDir)?;
     }
-    for (place, from, until) in wipes {
-        if place >= keep {
-            // The whole segment goes back to the pool; its next life has another epoch.
-            continue;
-        }
+    if let Some((place, _)) = cut
+        && place < keep
+    {
         let file = &found[place].segment.file;
-        disk.write(file, from, &vec![0; (until - from) as usize])?;
-        disk.sync(file, Site::TailWipe)?;
+        for &(_, from, until) in wipes.iter().filter(|wipe| wipe.0 == place) {
+            disk.write(file, from, &vec![0; (until - from) as usize])?;
+        }
+        // Before anything is shown or appended: the wipe, and what was found, which may still sit in a volatile cache
+        // if only the process died.
+        disk.sync(file, Site::Recovery)?;
     }
-    let mut recycled = false;
-    for segment in &found[keep.min(found.len())..] {
+    // Newest first, one by one: were an older one to go alone, the newer would be taken for the beginning of the log.
+    for segment in found[keep.min(found.len())..].iter().rev() {
         disk.rename(&log_path(&config.home.dir, segment.number), &free_path(&config.home.dir, segment.number))?;
-        recycled = true;
-    }
-    if recycled {
         disk.sync_dir(&config.home.dir, Site::RetireDir)?;
     }
     if let Some(tail) = &mut tail {

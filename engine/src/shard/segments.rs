@@ -74,9 +74,9 @@ impl Frozen {
         }
     }
 
-    /// The index for sealing, if every block of the segment has been completed.
-    fn complete(&mut self, written: BlockSequence) -> Option<Arc<ActiveIndex>> {
-        if written.0 < self.identity.last_sequence || self.index().has_gap() {
+    /// The index for sealing, if every block of the segment is safe.
+    fn complete(&mut self, safe: BlockSequence) -> Option<Arc<ActiveIndex>> {
+        if safe.0 < self.identity.last_sequence || self.index().has_gap() {
             return None;
         }
         if let FrozenIndex::Filling(_) = self.index {
@@ -119,7 +119,7 @@ impl Shard {
             let fresh = self.spare_index();
             let index = std::mem::replace(&mut self.active, fresh);
             if matches!(self.config.durability, Durability::Interval { .. }) {
-                self.unsynced.push(full.file.file.clone());
+                self.unsynced.push((full.file.file.clone(), BlockSequence(identity.last_sequence)));
             }
             self.frozen.push_back(Frozen::new(full.file, identity, index));
             self.stats.segments_rolled += 1;
@@ -238,30 +238,40 @@ impl Shard {
         Some(Job::Prepare { home: self.config.home.clone(), number, epoch, now: now.wall, fill })
     }
 
+    /// The last block that slow work may rely on. A file is synced from one place only, since a sync that failed there
+    /// would succeed here: `interval` waits for its own syncs, `memory` leaves the one sync of a segment to the job.
+    fn sealable(&self) -> BlockSequence {
+        match self.config.durability {
+            Durability::Commit | Durability::Interval { .. } => self.durable,
+            Durability::Memory => self.written,
+        }
+    }
+
     fn seal_due(&mut self, is_full: bool) -> Option<Job> {
         if is_full {
             return None;
         }
-        let written = self.written;
+        let safe = self.sealable();
         let frozen = self.frozen.front_mut()?;
         if frozen.is_sealing {
             return None;
         }
-        let index = frozen.complete(written)?;
+        let index = frozen.complete(safe)?;
         frozen.is_sealing = true;
         Some(Job::Seal {
             home: self.config.home.clone(),
             index,
             segment: Arc::clone(&frozen.segment),
             identity: frozen.identity,
-            sync_segment: self.config.durability != Durability::Commit,
+            sync_segment: self.config.durability == Durability::Memory,
         })
     }
 
     fn retire_due(&mut self) -> Option<Job> {
         // The open segment's checkpoint carries the state that the retired one leaves behind: it goes first.
-        let open = self.segment.as_ref().filter(|open| open.first_sequence <= self.written)?;
-        let sync_first = (self.config.durability != Durability::Commit).then(|| open.file.file.clone());
+        let safe = self.sealable();
+        let open = self.segment.as_ref().filter(|open| open.first_sequence <= safe)?;
+        let sync_first = (self.config.durability == Durability::Memory).then(|| open.file.file.clone());
         // Ours is the last reference: no snapshot, query or place names the segment any more.
         let is_free = |sealed: &Arc<crate::index::sealed::SealedSegment>| {
             Arc::strong_count(sealed) == 1 && Arc::strong_count(&sealed.segment) == 1

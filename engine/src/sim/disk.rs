@@ -252,7 +252,7 @@ mod tests {
             disk.remove(&format!("s/{name}"))?;
         }
         let file = disk.create("s/tmp", 8 * BLOCK as u64, Fill::Zeros)?;
-        disk.sync(&file, Site::SegmentFill)?;
+        disk.sync(&file, Site::SegmentHeader)?;
         disk.write(&file, 0, &[1; 700])?;
         disk.sync(&file, Site::SegmentHeader)?;
         disk.rename("s/tmp", "s/log")?;

@@ -35,7 +35,7 @@ use crate::handle::routes::{self, Admitted, Endpoint};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, ONBOARDS_IN_FLIGHT_MAX, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
-use crate::wire::http::{Head, Method};
+use crate::wire::http::Head;
 use crate::wire::params::CursorKey;
 use crate::wire::response::{HeaderValue, Response};
 
@@ -286,7 +286,6 @@ impl Service for CoreHost {
                 Handled::Now
             }
             (Endpoint::Methods(allow), _) => {
-                debug_assert_eq!(request.head.method(), Method::Options);
                 let mut response = Response::begin(answer, 204, &asked.reply);
                 response.header("Allow", &HeaderValue::from_static(allow));
                 response.without_body();

@@ -13,13 +13,19 @@ use crate::net::http1::{Decision, Request};
 use crate::wire::http::Head;
 use crate::wire::response::Response;
 
-/// Answers 202 to whatever is accepted, for ever, on the calling thread.
-pub fn run(listener: TcpListener, cpu: Option<usize>, io: IoMode) -> Result<(), String> {
+/// Answers 202 to whatever is accepted, for ever, on the calling thread. `accepts` is called once it does.
+pub fn run(
+    listener: TcpListener,
+    cpu: Option<usize>,
+    io: IoMode,
+    accepts: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
     pin(cpu);
     let mut ring = Ring::new(ring_config(io, SyncMode::Dsync, CONNECTIONS_MAX)).map_err(|error| error.to_string())?;
     let clock = Clock::start();
     let mut connections = Connections::new(CONNECTIONS_MAX, 1, random_u64(), clock.now().unix_us);
     ring.listen(listener, 0).map_err(|error| error.to_string())?;
+    accepts()?;
     turn_until_over(&mut Null::default(), &mut connections, &mut ring, clock);
     Ok(())
 }

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use ringlog_engine::host::Route;
+use ringlog_engine::ids::Tenant;
 use ringlog_engine::io::{DiskDone, DiskOp, Ring};
 use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
 
@@ -21,7 +22,8 @@ use crate::core::slots::{SlotKey, Slots};
 use crate::handle::query::{QueryRun, QueryStep};
 use crate::handle::routes::Access;
 use crate::limits::{
-    BUFFER_KEPT_BYTES_MAX, QUERIES_RUNNING_MAX, QUERIES_WAITING_MAX, QUERY_STEPS_PER_TURN, STREAM_BYTES_MIN,
+    BUFFER_KEPT_BYTES_MAX, QUERIES_PER_TENANT_MAX, QUERIES_RUNNING_MAX, QUERIES_WAITING_MAX, QUERY_STEPS_PER_TURN,
+    STREAM_BYTES_MIN,
 };
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::wire::http::Head;
@@ -41,6 +43,8 @@ struct Query {
 
 pub struct Queries {
     running: Slots<Query>,
+    /// How many of the running ones are whose.
+    running_by_tenant: Vec<(Tenant, usize)>,
     ready: VecDeque<SlotKey>,
     parked: Vec<SlotKey>,
     waiting: VecDeque<(Asked, QueryRun)>,
@@ -52,6 +56,7 @@ impl Queries {
     pub fn new() -> Queries {
         Queries {
             running: Slots::new(QUERIES_RUNNING_MAX),
+            running_by_tenant: Vec::new(),
             ready: VecDeque::new(),
             parked: Vec::new(),
             waiting: VecDeque::new(),
@@ -62,7 +67,7 @@ impl Queries {
 
     /// Whether the next turn has something to do for a query, whatever comes.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || (!self.waiting.is_empty() && !self.running.is_full())
+        !self.ready.is_empty() || self.next_waiting().is_some()
     }
 
     pub fn owner_answered(&mut self, ticket: u64, answer: ActiveAnswer) {
@@ -83,29 +88,51 @@ impl Queries {
     }
 
     fn start(&mut self, asked: Asked, run: QueryRun) -> Result<(), Problem> {
-        match self.running.insert(Query { asked, run, is_ready: false }) {
-            Ok(key) => self.make_ready(key),
-            Err(_) if self.waiting.len() >= QUERIES_WAITING_MAX => {
-                return Err(Problem::overloaded("too many queries wait for their turn"));
-            }
-            Err(Query { asked, run, .. }) => self.waiting.push_back((asked, run)),
+        if self.has_place_for(run.access.tenant) {
+            self.run(asked, run);
+        } else if self.waiting.len() < QUERIES_WAITING_MAX {
+            self.waiting.push_back((asked, run));
+        } else {
+            return Err(Problem::overloaded("too many queries wait for their turn"));
         }
         Ok(())
     }
 
-    fn end(&mut self, key: SlotKey) {
-        self.running.take(key);
+    fn start_waiting(&mut self) {
+        while let Some((asked, run)) = self.next_waiting().and_then(|place| self.waiting.remove(place)) {
+            self.run(asked, run);
+        }
     }
 
-    fn start_waiting(&mut self, connections: &Connections<Context>) {
-        while !self.running.is_full() {
-            let Some((asked, run)) = self.waiting.pop_front() else { return };
-            if !connections.is_open(asked.connection) {
-                continue;
-            }
-            let Ok(key) = self.running.insert(Query { asked, run, is_ready: false }) else { return };
-            self.make_ready(key);
+    /// The first one that may run.
+    fn next_waiting(&self) -> Option<usize> {
+        self.waiting.iter().position(|(_, run)| self.has_place_for(run.access.tenant))
+    }
+
+    fn has_place_for(&self, tenant: Tenant) -> bool {
+        let is_below = |(of, count): &(Tenant, usize)| *of != tenant || *count < QUERIES_PER_TENANT_MAX;
+        !self.running.is_full() && self.running_by_tenant.iter().all(is_below)
+    }
+
+    fn run(&mut self, asked: Asked, run: QueryRun) {
+        let tenant = run.access.tenant;
+        let Ok(key) = self.running.insert(Query { asked, run, is_ready: false }) else { panic!("there was a place") };
+        match self.running_by_tenant.iter_mut().find(|(of, _)| *of == tenant) {
+            Some((_, count)) => *count += 1,
+            None => self.running_by_tenant.push((tenant, 1)),
         }
+        self.make_ready(key);
+    }
+
+    fn end(&mut self, key: SlotKey) -> Option<Query> {
+        let query = self.running.take(key)?;
+        let tenant = query.run.access.tenant;
+        let place = self.running_by_tenant.iter().position(|(of, _)| *of == tenant).expect("what runs is counted");
+        self.running_by_tenant[place].1 -= 1;
+        if self.running_by_tenant[place].1 == 0 {
+            self.running_by_tenant.swap_remove(place);
+        }
+        Some(query)
     }
 
     fn make_ready(&mut self, key: SlotKey) {
@@ -147,7 +174,7 @@ impl CoreHost {
                 None => {}
             }
         }
-        self.queries.start_waiting(connections);
+        self.queries.start_waiting();
         for _ in 0..self.queries.ready.len() {
             let Some(key) = self.queries.ready.pop_front() else { break };
             self.work_on_query(key, connections, ring);
@@ -216,7 +243,7 @@ impl CoreHost {
     }
 
     fn end_in_answer(&mut self, key: SlotKey, connections: &mut Connections<Context>) {
-        let Some(Query { asked, mut run, .. }) = self.queries.running.take(key) else { return };
+        let Some(Query { asked, mut run, .. }) = self.queries.end(key) else { return };
         if run.has_begun_to_leave() {
             run.put_piece(&mut self.queries.piece, &asked.reply, true);
             self.stream_piece(&asked, true, connections);
@@ -227,7 +254,7 @@ impl CoreHost {
 
     /// Says what went wrong if nothing has been said yet; otherwise only the connection's end can say it.
     fn end_in_failure(&mut self, key: SlotKey, problem: &Problem, connections: &mut Connections<Context>) {
-        let Some(Query { asked, run, .. }) = self.queries.running.take(key) else { return };
+        let Some(Query { asked, run, .. }) = self.queries.end(key) else { return };
         if run.has_begun_to_leave() {
             connections.abort(asked.connection);
         } else {

@@ -263,6 +263,13 @@ impl Client {
         answer
     }
 
+    /// `false` if the server has closed the connection instead of an answer.
+    fn is_ready(&mut self) -> bool {
+        let is_sent = self.stream.write_all(request("GET", "/ready", None, "", "").as_bytes()).is_ok();
+        let mut first = [0];
+        is_sent && matches!(self.stream.read(&mut first), Ok(1))
+    }
+
     fn is_ended(&mut self) -> bool {
         self.read.is_empty() && !self.fill()
     }
@@ -471,4 +478,187 @@ fn a_stop_finishes_what_was_begun_and_the_next_life_has_it() {
         assert_eq!((&found["count"], &found["events"][0]["payload"]["n"]), (&json!(1), &json!(1)));
         server.stop();
     }
+}
+
+fn check(server: &Server, request: String, status: u16, error: &str, lines: &[&str]) {
+    let mut client = server.client(0);
+    let head_only = request.starts_with("HEAD");
+    client.send(&request);
+    let answer = client.answer(head_only);
+    assert_eq!(answer.status, status, "{request}: {answer:?}");
+    assert!(answer.header("X-Request-Id").is_some(), "{answer:?}");
+    for line in lines {
+        assert!(answer.head.lines().any(|found| found == *line), "{line} is missing: {answer:?}");
+    }
+    if !error.is_empty() {
+        assert_eq!(answer.json()["error"], error, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_request_is_refused_from_its_head() {
+    each_backend(1, Durability::Commit, |server| {
+        let key = server.key("a@x.com");
+        let key = Some(key.as_str());
+        let (events, query) = ("/api/v1/events", "/api/v1/events/query");
+        let check = |request, status, error, lines: &[&str]| check(server, request, status, error, lines);
+        check(request("GET", "/api/v1/nothing", key, "", ""), 404, "not_found", &[]);
+        check(request("GET", "/", None, "", ""), 404, "not_found", &[]);
+        check(request("DELETE", events, None, "", ""), 405, "method_not_allowed", &["Allow: POST, OPTIONS"]);
+        check(request("POST", query, key, "", "{}"), 405, "method_not_allowed", &["Allow: GET, HEAD, OPTIONS"]);
+        check(request("OPTIONS", query, None, "", ""), 204, "", &["Allow: GET, HEAD, OPTIONS"]);
+        check(request("HEAD", query, key, "", ""), 200, "", &[]);
+        check(request("GET", "/health", None, "X-Request-Id: mine\r\n", ""), 200, "", &["X-Request-Id: mine"]);
+        check(request("POST", events, None, "", "{}"), 401, "unauthorized", &[]);
+        check(request("POST", events, Some("wrong"), "", "{}"), 401, "unauthorized", &[]);
+        check(request("POST", events, key, "X-Tenant-ID: default\r\n", "{}"), 403, "tenant_forbidden", &[]);
+        check(request("POST", events, key, "X-Workspace-ID: ws-1\r\n", "{}"), 403, "tenant_forbidden", &[]);
+        check(request("POST", events, Some(BOOTSTRAP), "", "{}"), 400, "bad_request", &[]);
+        check(request("POST", events, Some(BOOTSTRAP), "X-Tenant-ID: system\r\n", "{}"), 403, "tenant_forbidden", &[]);
+        check(request("POST", events, Some(BOOTSTRAP), "X-Tenant-ID: nobody\r\n", "{}"), 404, "not_found", &[]);
+        let text = "Content-Type: text/plain\r\n";
+        check(request("POST", events, key, text, "{}"), 415, "unsupported_media_type", &["Accept: application/json"]);
+        let gzip = "Content-Encoding: gzip\r\n";
+        check(request("POST", events, key, gzip, "{}"), 415, "unsupported_encoding", &["Accept-Encoding: identity"]);
+        let large = "Content-Length: 2000000\r\n";
+        check(request("POST", events, key, large, ""), 413, "body_too_large", &["Connection: close"]);
+        check(request("POST", events, key, "", "{"), 400, "invalid_json", &[]);
+        check(request("POST", events, key, "", "{\"entity_id\":\"e\"}"), 400, "invalid_event", &[]);
+        check(request("POST", "/api/v1/onboard/start", None, "", "{}"), 400, "invalid_email", &[]);
+        check(request("POST", "/api/v1/onboard/start", None, "", "[]"), 400, "bad_request", &[]);
+        let again = json!({"email": "A@x.com"}).to_string();
+        check(request("POST", "/api/v1/onboard/start", None, "", &again), 409, "tenant_exists", &[]);
+        check(request("GET", &format!("{query}?order=up"), key, "", ""), 400, "invalid_parameter", &[]);
+        check(request("GET", &format!("{query}?tenant_id=default"), key, "", ""), 403, "tenant_forbidden", &[]);
+    });
+}
+
+#[test]
+fn a_streaming_key_writes_until_it_is_revoked() {
+    each_backend(2, Durability::Commit, |server| {
+        let file = server.dir.path().join("keys");
+        let line = std::fs::read_to_string(&file).unwrap();
+        let key = line.lines().find(|line| !line.starts_with('#')).unwrap().split(':').next().unwrap().to_owned();
+        // On both cores: the owner of the shard asks again for the other one.
+        let mut clients = [server.client(0), server.client(1)];
+        for client in &mut clients {
+            client.ingest(&key, &event("e", 1));
+            assert_eq!(client.get("/api/v1/events/query", &key).json()["permission"], "read");
+        }
+        std::fs::write(&file, "# none\n").unwrap();
+        let (sender, answer) = sync_channel(1);
+        let reply = Box::new(move |result: Result<_, _>| sender.send(result.unwrap()).unwrap());
+        server.control.as_ref().unwrap().handle().read_keys_file(file, Micros(2), reply).unwrap();
+        assert_eq!(answer.recv().unwrap().revoked, 1);
+        for client in &mut clients {
+            assert_eq!(client.post("/api/v1/events", Some(&key), &event("e", 2).to_string()).status, 401);
+        }
+    });
+}
+
+#[test]
+fn pages_filters_and_entity_tags_agree() {
+    each_backend(1, Durability::Commit, |server| {
+        let key = server.key("a@x.com");
+        let mut client = server.client(0);
+        let events: Vec<_> = (0..1000).map(|number| event(&format!("e{}", number % 10), number % 4)).collect();
+        client.post("/api/v1/events/batch", Some(&key), &json!({ "events": events }).to_string());
+        let mut seen = Vec::new();
+        let mut query = "limit=300".to_owned();
+        loop {
+            let page = client.query(&query, &key);
+            seen.extend(page["events"].as_array().unwrap().iter().map(|event| event["position"].as_u64().unwrap()));
+            let Some(cursor) = page["next_cursor"].as_str() else { break };
+            assert_eq!(page["has_more"], true);
+            query = format!("limit=300&cursor={cursor}");
+        }
+        assert_eq!(seen, (1..=1000).collect::<Vec<u64>>());
+        let other = query.replace("limit", "order=desc&limit");
+        assert_eq!(client.get(&format!("/api/v1/events/query?{other}"), &key).json()["error"], "cursor_mismatch");
+
+        let filter = "payload_filter=%7B%22n%22%3A3%7D";
+        let all = client.query(filter, &key);
+        assert_eq!((&all["count"], &all["total_count"], &all["has_more"]), (&json!(250), &json!(250), &json!(false)));
+        let page = client.query(&format!("{filter}&offset=240&limit=5&entity_id=e3"), &key);
+        assert_eq!((&page["count"], &page["has_more"]), (&json!(0), &json!(false)));
+        let page = client.query(&format!("{filter}&offset=10&limit=5&entity_id=e3"), &key);
+        assert_eq!(
+            (&page["count"], &page["has_more"], &page["entity_version"]),
+            (&json!(5), &json!(true), &json!(100))
+        );
+        // Both conditions hold for every twentieth event, from the fourth on.
+        assert_eq!(page["events"][0]["position"], 4 + 10 * 20);
+
+        let path = "/api/v1/events/query?entity_id=e1";
+        let etag = client.get(path, &key).header("ETag").unwrap().to_owned();
+        let known = format!("If-None-Match: {etag}\r\n");
+        let answer = client.request("GET", path, Some(&key), &known, "");
+        assert_eq!((answer.status, answer.header("ETag")), (304, Some(etag.as_str())));
+        client.ingest(&key, &event("e1", 1));
+        assert_eq!(client.request("GET", path, Some(&key), &known, "").status, 200);
+    });
+}
+
+#[test]
+fn readers_that_do_not_read_hold_up_nobody() {
+    each_backend(1, Durability::Commit, |server| {
+        let key = server.key("a@x.com");
+        let mut client = server.client(0);
+        let text = "y".repeat(10_000);
+        let events: Vec<_> =
+            (0..1000).map(|_| json!({"event_type": "big", "entity_id": "e", "payload": text})).collect();
+        client.post("/api/v1/events/batch", Some(&key), &json!({ "events": events }).to_string());
+        let query = request("GET", "/api/v1/events/query", Some(&key), "", "");
+        let mut idle: Vec<_> = (0..2 * crate::limits::QUERIES_PER_TENANT_MAX).map(|_| server.client(0)).collect();
+        for (place, client) in idle.iter_mut().enumerate() {
+            client.send(&query);
+            if place < crate::limits::QUERIES_PER_TENANT_MAX {
+                // It has begun, and is far from its end.
+                client.bytes(1000);
+            }
+        }
+        for version in 1001..1010 {
+            assert_eq!(client.ingest(&key, &event("e", 1))["version"], version);
+        }
+        let other = server.key("b@x.com");
+        assert_eq!(client.query("limit=1", &other)["count"], 0);
+        // Those that leave make room for the tenant's own.
+        drop(idle);
+        assert_eq!(client.query("limit=2", &key)["count"], 2);
+    });
+}
+
+#[test]
+fn one_address_gets_so_many_connections_and_no_more() {
+    each_backend(1, Durability::Commit, |server| {
+        let mut clients: Vec<_> = (0..crate::limits::CONNECTIONS_PER_IP_MAX).map(|_| server.client(0)).collect();
+        for client in &mut clients {
+            assert_eq!(client.request("GET", "/ready", None, "", "").status, 200);
+        }
+        assert!(server.client(0).is_ended());
+        // What is free again is seen to be free once the server has heard of it.
+        drop(clients);
+        while !server.client(0).is_ready() {}
+    });
+}
+
+#[test]
+fn a_chunked_body_of_any_size_is_read() {
+    each_backend(1, Durability::Commit, |server| {
+        let key = server.key("a@x.com");
+        let text = "z".repeat(2000);
+        let events: Vec<_> =
+            (0..1000).map(|_| json!({"event_type": "big", "entity_id": "e", "payload": text})).collect();
+        let body = json!({ "events": events }).to_string();
+        let mut client = server.client(0);
+        let more = "Transfer-Encoding: chunked\r\n";
+        client.send(request("POST", "/api/v1/events/batch", Some(&key), more, ""));
+        for piece in body.as_bytes().chunks(100_000) {
+            client.send(format!("{:x}\r\n", piece.len()));
+            client.send(piece);
+            client.send("\r\n");
+        }
+        client.send("0\r\n\r\n");
+        assert_eq!(client.answer(false).json()["ingested"], 1000);
+    });
 }

@@ -9,7 +9,7 @@ use ringlog_engine::ids::Version;
 use ringlog_engine::limits::BATCH_EVENTS_MAX;
 use ringlog_engine::shard::{AppendError, Appended, ReadOnly};
 
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::EVENT_BYTES_MAX;
 use crate::wire::answer::{Stored, put_stored, put_stored_batch};
 use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event};
 use crate::wire::response::{ContentType, Durability, ReplyTo, Response};
@@ -120,10 +120,11 @@ fn refused(error: &EnvelopeError) -> Problem {
     if let Some(field) = error.field() {
         problem = problem.text("field", field);
     }
-    match code {
-        ErrorCode::InvalidJson => problem.number("offset", error.at as u64),
-        ErrorCode::TooManyEvents => problem.number("limit", BATCH_EVENTS_MAX as u64),
-        ErrorCode::BodyTooLarge => problem.number("limit", BODY_BYTES_MAX as u64),
+    match &error.fault {
+        Fault::Json(_) => problem.number("offset", error.at as u64),
+        Fault::TooManyEvents => problem.number("limit", BATCH_EVENTS_MAX as u64),
+        Fault::EventTooLarge { .. } => problem.number("limit", EVENT_BYTES_MAX as u64),
+        Fault::BatchTooLarge { limit } => problem.number("limit", *limit as u64),
         _ => problem,
     }
 }

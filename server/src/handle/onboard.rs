@@ -30,9 +30,13 @@ pub struct CameIn {
 }
 
 pub fn read(body: &[u8], reply: &ReplyTo, came_in: CameIn) -> Result<Onboard, Problem> {
+    let refused = |code, message: String| Problem::new(code, message).fix("send {\"email\":\"name@example.com\"}");
+    // A list would be taken for the fields in their order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(refused(ErrorCode::BadRequest, "the body is not an object".to_owned()));
+    }
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| {
-        let code = if error.is_data() { ErrorCode::BadRequest } else { ErrorCode::InvalidJson };
-        Problem::new(code, error.to_string()).fix("send {\"email\":\"name@example.com\"}")
+        refused(if error.is_data() { ErrorCode::BadRequest } else { ErrorCode::InvalidJson }, error.to_string())
     })?;
     let email = body.email.ok_or_else(|| Problem::new(ErrorCode::InvalidEmail, "email is missing"))?;
     let email = Email::parse(&email).map_err(|error| Problem::new(ErrorCode::InvalidEmail, error.to_string()))?;

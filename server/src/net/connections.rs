@@ -248,6 +248,7 @@ impl<C> Connections<C> {
         if let Some(place) = self.place_of(socket) {
             let mut input = ring.bytes(&buffer);
             self.step(place, &mut input, service, now_us);
+            self.reserve_grown(place);
             self.touch(place);
         }
         ring.recycle(buffer);
@@ -347,12 +348,12 @@ impl<C> Connections<C> {
                 let decision = service.decide(head);
                 let Decision::Accept { body_bytes_max, .. } = &decision else { return decision };
                 let body_bytes = match head.framing() {
-                    BodyFraming::None => 0,
                     BodyFraming::Length(bytes) => (*body_bytes_max as u64).min(bytes) as usize,
-                    BodyFraming::Chunked => *body_bytes_max,
+                    // A chunked one reserves as it grows.
+                    BodyFraming::None | BodyFraming::Chunked => 0,
                 };
-                *has_large_bodies = body_bytes > DIRECT_RECEIVE_BYTES_MIN && head.framing() != BodyFraming::Chunked;
-                if body_bytes <= DIRECT_RECEIVE_BYTES_MIN {
+                *has_large_bodies = body_bytes > DIRECT_RECEIVE_BYTES_MIN;
+                if !*has_large_bodies {
                     return decision;
                 }
                 if !budget.reserve(body_bytes) {
@@ -369,6 +370,21 @@ impl<C> Connections<C> {
                 http.complete(sequence, answer);
             }
             budget.release(std::mem::take(reserved_bytes));
+        }
+    }
+
+    /// Reserves for a body whose length nobody has told. Where that fails, the connection's end is the answer.
+    fn reserve_grown(&mut self, place: u32) {
+        let Some(connection) = self.slots[place as usize].connection.as_mut() else { return };
+        let body_bytes = connection.http.body_bytes();
+        if body_bytes <= connection.reserved_bytes.max(DIRECT_RECEIVE_BYTES_MIN) {
+            return;
+        }
+        let more_bytes = body_bytes - connection.reserved_bytes;
+        if self.budget.reserve(more_bytes) {
+            connection.reserved_bytes = body_bytes;
+        } else {
+            connection.is_aborted = true;
         }
     }
 

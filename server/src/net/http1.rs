@@ -299,6 +299,14 @@ impl<T> Http1<T> {
             && (self.cursor < self.pending.len() && self.head_since_us.is_none() || self.eof)
     }
 
+    /// Bytes of the body that is being read, framing included; zero between bodies.
+    pub fn body_bytes(&self) -> usize {
+        match self.reading {
+            Reading::Length { .. } | Reading::Chunked { .. } => self.body_clock.bytes as usize,
+            Reading::Head | Reading::Discard { .. } => 0,
+        }
+    }
+
     /// How many bytes to receive straight into [`Http1::take_buffer`], when the body is worth it.
     pub fn wants_direct(&self) -> Option<usize> {
         match self.reading {

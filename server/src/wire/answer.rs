@@ -184,16 +184,21 @@ pub fn put_string(out: &mut Vec<u8>, text: &str) {
 /// A whole number in decimal digits.
 #[inline]
 pub fn put_number(out: &mut Vec<u8>, number: u64) {
+    if number < 10 {
+        out.push(b'0' + number as u8);
+        return;
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
-    loop {
+    while rest >= 10 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&DECIMAL[(rest % 100) as usize]);
+        rest /= 100;
+    }
+    if rest > 0 {
         at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+        digits[at] = b'0' + rest as u8;
     }
     out.extend_from_slice(&digits[at..]);
 }
@@ -219,6 +224,16 @@ fn uuid(id: &[u8; 16]) -> [u8; UUID_BYTES] {
 fn put_json(out: &mut Vec<u8>, json: &[u8]) {
     out.extend_from_slice(if json.is_empty() { b"null" } else { json });
 }
+
+const DECIMAL: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
 
 const HEX: [[u8; 2]; 256] = {
     let digits = b"0123456789abcdef";
@@ -361,7 +376,8 @@ mod tests {
         report("put_stored", &mut |out, step| put_stored(out, &black_box(stored(step))));
         let payload =
             br#"{"sku":"A-0001","quantity":3,"price":12.99,"currency":"EUR","note":"gift wrapped","paid":true}"#;
-        let event = view("order-000123", payload, br#"{"source":"checkout","ip":"10.1.2.3"}"#);
+        let mut event = view("order-000123", payload, br#"{"source":"checkout","ip":"10.1.2.3"}"#);
+        event.position = Position(12_345_678);
         report("put_event", &mut |out, _| put_event(out, black_box(&event)));
     }
 }

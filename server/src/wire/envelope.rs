@@ -16,7 +16,7 @@ use ringlog_engine::format::record::EventKind;
 use ringlog_engine::ids::Version;
 use ringlog_engine::limits::BATCH_EVENTS_MAX;
 
-use super::json::{JsonError, Kind, Scanner, Text, Value};
+use super::json::{JsonError, Kind, Scanner, Text, Value, as_text};
 use super::json_simd::{Level, Window};
 
 /// Longest event type and entity of this surface, in bytes; the first seed's rule.
@@ -283,6 +283,7 @@ fn parse_event_with(
     batch: &mut EventBatch,
 ) -> Result<(), EnvelopeError> {
     let Scratch { window, names } = scratch;
+    let body = as_text(body).map_err(|error| bad_json(None, error))?;
     let mut scanner = Scanner::with_level(body, window, level);
     if is_other_value(scanner.peek(), b'{') {
         return Err(wrong_shape(None, scanner.at(), "an event object"));
@@ -302,6 +303,7 @@ fn parse_batch_with(
 ) -> Result<usize, EnvelopeError> {
     let json = |error| bad_json(None, error);
     let Scratch { window, names } = scratch;
+    let body = as_text(body).map_err(|error| bad_json(None, error))?;
     let mut scanner = Scanner::with_level(body, window, level);
     let mut fields = EventFields::default();
     let mut count = None;
@@ -356,7 +358,7 @@ struct EventFields {
 #[inline(always)]
 fn scan_event(
     scanner: &mut Scanner<'_>,
-    body: &[u8],
+    body: &str,
     scratch: &mut String,
     index: Option<usize>,
     fields: &mut EventFields,
@@ -382,7 +384,7 @@ fn scan_event(
 
 /// Checks an event against the rules of this surface and appends it.
 fn push_event(
-    body: &[u8],
+    body: &str,
     fields: &EventFields,
     tenant_id: &str,
     names: &mut Names,
@@ -413,7 +415,7 @@ fn push_event(
         .map_err(|rule| refuse(index, entity_value.start, Fault::EntityId { found: quote(entity), rule }))?;
     let payload = required(Field::Payload)?;
     let metadata = match fields.values[Field::Metadata as usize] {
-        Some(value) if value.kind != Kind::Null => &body[value.span()],
+        Some(value) if value.kind != Kind::Null => &body.as_bytes()[value.span()],
         _ => b"",
     };
     let expected_version = match fields.values[Field::ExpectedVersion as usize] {
@@ -425,7 +427,7 @@ fn push_event(
         event_type,
         entity,
         timestamp: None,
-        payload: &body[payload.span()],
+        payload: &body.as_bytes()[payload.span()],
         metadata,
         expected_version,
     };
@@ -506,8 +508,8 @@ fn wrong_type_character(event_type: &str) -> EventTypeRule {
 
 /// A key as it is meant; escapes in keys are rare but count.
 #[inline(always)]
-fn key_bytes<'a>(body: &'a [u8], key: Text, scratch: &'a mut String) -> &'a [u8] {
-    if key.is_escaped { key.resolve(body, scratch).as_bytes() } else { &body[key.start..key.end] }
+fn key_bytes<'a>(body: &'a str, key: Text, scratch: &'a mut String) -> &'a [u8] {
+    if key.is_escaped { key.resolve(body, scratch).as_bytes() } else { &body.as_bytes()[key.start..key.end] }
 }
 
 fn expect_text(value: Value, field: Field, index: Option<usize>) -> Result<Text, EnvelopeError> {
@@ -518,13 +520,10 @@ fn expect_text(value: Value, field: Field, index: Option<usize>) -> Result<Text,
 }
 
 /// The largest value stands for "no expectation" further in, so it is refused; no entity gets there.
-fn expect_version(body: &[u8], value: Value, index: Option<usize>) -> Result<Version, EnvelopeError> {
+fn expect_version(body: &str, value: Value, index: Option<usize>) -> Result<Version, EnvelopeError> {
     let digits = &body[value.span()];
-    let number = if digits.iter().all(u8::is_ascii_digit) {
-        std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok())
-    } else {
-        None
-    };
+    let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if is_whole { digits.parse::<u64>().ok() } else { None };
     match number {
         Some(version) if version < u64::MAX => Ok(Version(version)),
         _ => {
@@ -1015,6 +1014,7 @@ mod tests {
 
     /// The walk through the envelope without what is done with it.
     fn walk_fields(level: Level, body: &[u8], window: &mut Window) -> usize {
+        let body = as_text(body).unwrap();
         let mut scanner = Scanner::with_level(body, window, level);
         let mut scratch = String::new();
         let mut fields = EventFields::default();

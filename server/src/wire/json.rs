@@ -1,6 +1,6 @@
 //! A strict JSON scanner that yields places in the body it was given.
 //!
-//! Owns what is JSON here: RFC 8259, UTF-8, at most `DEPTH_MAX` levels, no lone surrogates and no NUL in strings.
+//! Owns what is JSON here: RFC 8259, UTF-8 (checked once, by `as_text`), at most `DEPTH_MAX` levels, no lone surrogates and no NUL in strings.
 //! Must never: recurse, allocate, change a byte or look at a number's value.
 //! Whoever pulls (`begin_object`, `next_key`, `value`, ...) to the end and calls `finish` has validated the whole body.
 
@@ -80,7 +80,7 @@ impl fmt::Display for JsonError {
             JsonReason::Escape => write!(f, "unknown escape at byte {at}"),
             JsonReason::LoneSurrogate => write!(f, "half of a surrogate pair at byte {at}"),
             JsonReason::NulEscape => write!(f, "\\u0000 at byte {at} is not accepted"),
-            JsonReason::Utf8 => write!(f, "the string is not UTF-8 at byte {at}"),
+            JsonReason::Utf8 => write!(f, "the body is not UTF-8 at byte {at}"),
             JsonReason::LeadingZero => write!(f, "number with a leading zero at byte {at}"),
             JsonReason::Depth => write!(f, "more than {DEPTH_MAX} levels of nesting at byte {at}"),
         }
@@ -149,8 +149,8 @@ impl Text {
 
     /// The string it stands for: from `body` itself, or unescaped into `scratch`.
     #[inline]
-    pub fn resolve<'a>(&self, body: &'a [u8], scratch: &'a mut String) -> &'a str {
-        let raw = std::str::from_utf8(&body[self.start..self.end]).expect("the scanner has checked the string");
+    pub fn resolve<'a>(&self, body: &'a str, scratch: &'a mut String) -> &'a str {
+        let raw = &body[self.start..self.end];
         if !self.is_escaped {
             return raw;
         }
@@ -167,10 +167,8 @@ pub struct Scanner<'a> {
     /// Where strings may end, for the part of the body that holds the current chunk.
     window: &'a mut Window,
     level: Level,
-    /// All of that part is ASCII.
-    is_ascii: bool,
     chunk_at: usize,
-    /// The stops of the current chunk that were not yet taken. None of them is before the cursor's last string.
+    /// Of the current chunk, which is the one where the last string ended.
     stops: u64,
     at: usize,
     depth: u32,
@@ -184,15 +182,16 @@ pub struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// `window` is memory only; what it held does not matter.
     #[inline]
-    pub fn new(bytes: &'a [u8], window: &'a mut Window) -> Scanner<'a> {
-        Scanner::with_level(bytes, window, Level::best())
+    pub fn new(text: &'a str, window: &'a mut Window) -> Scanner<'a> {
+        Scanner::with_level(text, window, Level::best())
     }
 
     #[inline]
-    pub fn with_level(bytes: &'a [u8], window: &'a mut Window, level: Level) -> Scanner<'a> {
-        let is_ascii = window.fill(level, bytes);
+    pub fn with_level(text: &'a str, window: &'a mut Window, level: Level) -> Scanner<'a> {
+        let bytes = text.as_bytes();
+        window.fill(level, bytes);
         let stops = window.stops(0);
-        Scanner { bytes, window, level, is_ascii, chunk_at: 0, stops, at: 0, depth: 0, objects: 0, is_fresh: false }
+        Scanner { bytes, window, level, chunk_at: 0, stops, at: 0, depth: 0, objects: 0, is_fresh: false }
     }
 
     /// The next byte that has meaning, 0 at the end. White space before it is passed.
@@ -237,21 +236,28 @@ impl<'a> Scanner<'a> {
     /// The next key of the object that was entered, or `None` when it has closed. Its value must be pulled next.
     #[inline(always)]
     pub fn next_key(&mut self) -> Result<Option<Text>, JsonError> {
-        let mut byte = self.peek();
-        if byte == b'}' {
-            self.is_fresh = false;
-            self.close();
-            return Ok(None);
-        }
-        if !self.is_fresh {
-            if byte != b',' {
-                return Err(unexpected(self.bytes, self.at, Expected::CommaOrBrace));
-            }
+        if !self.is_fresh && has_pair(self.bytes, self.at, b",\"") {
             self.at += 1;
-            byte = self.peek();
+        } else {
+            let mut byte = self.peek();
+            if byte == b'}' {
+                self.is_fresh = false;
+                self.close();
+                return Ok(None);
+            }
+            if !self.is_fresh {
+                if byte != b',' {
+                    return Err(unexpected(self.bytes, self.at, Expected::CommaOrBrace));
+                }
+                self.at += 1;
+                byte = self.peek();
+            }
+            if byte != b'"' {
+                return Err(unexpected(self.bytes, self.at, Expected::Key));
+            }
+            self.is_fresh = false;
         }
-        self.is_fresh = false;
-        self.key(byte).map(Some)
+        self.key().map(Some)
     }
 
     /// Whether the array that was entered has another element; it must be pulled next. At `false` the array has closed.
@@ -282,17 +288,20 @@ impl<'a> Scanner<'a> {
         let floor = self.depth;
         let mut is_escaped = false;
         loop {
-            match byte {
-                b'"' => is_escaped = self.string()?.is_escaped,
+            let is_at_key = match byte {
+                b'"' => {
+                    is_escaped = self.string()?.is_escaped;
+                    false
+                }
                 b'{' => {
                     self.open(1)?;
                     byte = self.peek();
-                    if byte != b'}' {
-                        self.key(byte)?;
-                        byte = self.peek();
-                        continue;
+                    if byte == b'}' {
+                        self.close();
+                    } else if byte != b'"' {
+                        return Err(unexpected(self.bytes, self.at, Expected::Key));
                     }
-                    self.close();
+                    byte == b'"'
                 }
                 b'[' => {
                     self.open(0)?;
@@ -301,35 +310,60 @@ impl<'a> Scanner<'a> {
                         continue;
                     }
                     self.close();
+                    false
                 }
-                b'-' | b'0'..=b'9' => self.at = number(self.bytes, self.at)?,
-                b't' => self.literal(b"true")?,
-                b'f' => self.literal(b"false")?,
-                b'n' => self.literal(b"null")?,
+                b'-' | b'0'..=b'9' => {
+                    self.at = number(self.bytes, self.at)?;
+                    false
+                }
+                b't' => {
+                    self.literal(b"true")?;
+                    false
+                }
+                b'f' => {
+                    self.literal(b"false")?;
+                    false
+                }
+                b'n' => {
+                    self.literal(b"null")?;
+                    false
+                }
                 _ => return Err(unexpected(self.bytes, self.at, Expected::Value)),
+            };
+            if is_at_key || self.end_values(floor)? {
+                self.key()?;
+            } else if self.depth == floor {
+                return Ok(Value { start, end: self.at, kind, is_escaped: is_escaped & (kind == Kind::String) });
             }
-            // A value has ended: close what ends with it, up to the next one.
-            loop {
-                if self.depth == floor {
-                    return Ok(Value { start, end: self.at, kind, is_escaped });
-                }
-                let in_object = self.objects & 1 == 1;
-                byte = self.peek();
-                if byte == b',' {
-                    self.at += 1;
-                    byte = self.peek();
-                    if in_object {
-                        self.key(byte)?;
-                        byte = self.peek();
-                    }
-                    break;
-                }
-                if byte != if in_object { b'}' } else { b']' } {
-                    let expected = if in_object { Expected::CommaOrBrace } else { Expected::CommaOrBracket };
-                    return Err(unexpected(self.bytes, self.at, expected));
-                }
-                self.close();
+            byte = self.peek();
+        }
+    }
+
+    /// After a value: closes what ends with it, up to the next key (`true`), the next element, or the level `floor`.
+    #[inline(always)]
+    fn end_values(&mut self, floor: u32) -> Result<bool, JsonError> {
+        loop {
+            if self.depth == floor {
+                return Ok(false);
             }
+            let in_object = self.objects & 1 == 1;
+            if in_object && has_pair(self.bytes, self.at, b",\"") {
+                self.at += 1;
+                return Ok(true);
+            }
+            let byte = self.peek();
+            if byte == b',' {
+                self.at += 1;
+                if in_object && self.peek() != b'"' {
+                    return Err(unexpected(self.bytes, self.at, Expected::Key));
+                }
+                return Ok(in_object);
+            }
+            if byte != if in_object { b'}' } else { b']' } {
+                let expected = if in_object { Expected::CommaOrBrace } else { Expected::CommaOrBracket };
+                return Err(unexpected(self.bytes, self.at, expected));
+            }
+            self.close();
         }
     }
 
@@ -362,66 +396,54 @@ impl<'a> Scanner<'a> {
         self.at += 1;
     }
 
-    /// A key and its colon; `byte` is the next byte with meaning.
+    /// A key and its colon; the next byte is the opening quote.
     #[inline(always)]
-    fn key(&mut self, byte: u8) -> Result<Text, JsonError> {
-        if byte != b'"' {
-            return Err(unexpected(self.bytes, self.at, Expected::Key));
+    fn key(&mut self) -> Result<Text, JsonError> {
+        let start = self.at + 1;
+        let end = self.next_stop(start);
+        if has_pair(self.bytes, end, b"\":") {
+            self.at = end + 2;
+            return Ok(Text { start, end, is_escaped: false });
         }
-        let text = self.string()?;
+        let (end, is_escaped) = end_of_string(self.bytes, start, end)?;
+        self.at = end + 1;
         if self.peek() != b':' {
             return Err(unexpected(self.bytes, self.at, Expected::Colon));
         }
         self.at += 1;
-        Ok(text)
+        Ok(Text { start, end, is_escaped })
     }
 
     /// A string; the next byte is its opening quote.
     #[inline(always)]
     fn string(&mut self) -> Result<Text, JsonError> {
-        let bytes = self.bytes;
         let start = self.at + 1;
-        let (mut end, mut is_ascii) = self.next_stop(start);
-        let mut is_escaped = false;
-        loop {
-            match bytes.get(end) {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    is_escaped = true;
-                    let run = self.next_stop(escape(bytes, start, end)?);
-                    end = run.0;
-                    is_ascii &= run.1;
-                }
-                _ => return Err(bad_string(bytes, start, end)),
-            }
-        }
-        if !is_ascii {
-            check_utf8(bytes, start, end)?;
-        }
+        let end = self.next_stop(start);
+        let (end, is_escaped) =
+            if self.bytes.get(end) == Some(&b'"') { (end, false) } else { end_of_string(self.bytes, start, end)? };
         self.at = end + 1;
         Ok(Text { start, end, is_escaped })
     }
 
-    /// The first quote, backslash or control character at or behind `from`, or the end of the body; and whether all bytes
-    /// before it are ASCII (`false` may be wrong). Stops are taken in order, and the end of the body is the last one.
+    /// The first quote, backslash or control character at or behind `from`, or the end of the body. `from` never goes back
+    /// behind a stop that was found.
     #[inline(always)]
-    fn next_stop(&mut self, from: usize) -> (usize, bool) {
-        let mut is_ascii = self.is_ascii;
+    fn next_stop(&mut self, from: usize) -> usize {
+        let mut offset = from - self.chunk_at;
         loop {
-            while self.stops == 0 {
-                self.chunk_at += CHUNK_BYTES;
-                if self.chunk_at.is_multiple_of(WINDOW_CHUNKS * CHUNK_BYTES) {
-                    let rest = self.bytes.get(self.chunk_at..).unwrap_or_default();
-                    self.is_ascii = self.window.fill(self.level, rest);
-                    is_ascii &= self.is_ascii;
+            if offset < CHUNK_BYTES {
+                let stops = self.stops & (u64::MAX << offset);
+                if stops != 0 {
+                    return self.chunk_at + stops.trailing_zeros() as usize;
                 }
-                self.stops = self.window.stops(self.chunk_at / CHUNK_BYTES);
             }
-            let at = self.chunk_at + self.stops.trailing_zeros() as usize;
-            self.stops &= self.stops - 1;
-            if at >= from {
-                return (at, is_ascii);
+            offset = offset.saturating_sub(CHUNK_BYTES);
+            self.chunk_at += CHUNK_BYTES;
+            if self.chunk_at.is_multiple_of(WINDOW_CHUNKS * CHUNK_BYTES) {
+                let rest = self.bytes.get(self.chunk_at..).unwrap_or_default();
+                self.window.fill(self.level, rest);
             }
+            self.stops = self.window.stops(self.chunk_at / CHUNK_BYTES);
         }
     }
 
@@ -436,13 +458,19 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Validates a whole document.
-pub fn validate(bytes: &[u8], window: &mut Window) -> Result<Value, JsonError> {
-    validate_with(Level::best(), bytes, window)
+/// The body as text. Everything behind this step may count on it.
+#[inline]
+pub fn as_text(body: &[u8]) -> Result<&str, JsonError> {
+    std::str::from_utf8(body).map_err(|error| refuse(error.valid_up_to(), JsonReason::Utf8))
 }
 
-pub(super) fn validate_with(level: Level, bytes: &[u8], window: &mut Window) -> Result<Value, JsonError> {
-    let mut scanner = Scanner::with_level(bytes, window, level);
+/// Validates a whole document.
+pub fn validate(body: &[u8], window: &mut Window) -> Result<Value, JsonError> {
+    validate_with(Level::best(), body, window)
+}
+
+pub(super) fn validate_with(level: Level, body: &[u8], window: &mut Window) -> Result<Value, JsonError> {
+    let mut scanner = Scanner::with_level(as_text(body)?, window, level);
     let value = scanner.value()?;
     scanner.finish()?;
     Ok(value)
@@ -476,6 +504,13 @@ pub fn unescape(raw: &str, out: &mut String) {
         });
     }
     out.push_str(rest);
+}
+
+/// Two bytes that most encoders write side by side are one comparison. Where there is space between them, the longer way is
+/// taken.
+#[inline(always)]
+fn has_pair(bytes: &[u8], at: usize, pair: &[u8; 2]) -> bool {
+    bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()) == Some(pair)
 }
 
 /// First offset at or behind `at` that is not white space.
@@ -578,6 +613,45 @@ fn skip_digits(bytes: &[u8], at: usize) -> usize {
     at
 }
 
+/// The closing quote of a string whose first stop stands at `stop`, and whether there are escapes. For strings with escapes,
+/// and strings that are none.
+#[inline(never)]
+fn end_of_string(bytes: &[u8], start: usize, stop: usize) -> Result<(usize, bool), JsonError> {
+    let mut end = stop;
+    while bytes.get(end) == Some(&b'\\') {
+        end = plain_end(bytes, escape(bytes, start, end)?);
+    }
+    if bytes.get(end) != Some(&b'"') {
+        return Err(bad_string(bytes, start, end));
+    }
+    Ok((end, end != stop))
+}
+
+/// The first quote, backslash or control character at or behind `at`, or the end.
+#[inline]
+fn plain_end(bytes: &[u8], at: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let mut at = at;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        // Quotes become 0x20 and control characters stay below it. A borrow can only mark bytes behind a true hit, so the
+        // lowest mark is right.
+        let flipped = word ^ (ONES * 0x02);
+        let slashes = word ^ (ONES * 0x5c);
+        let low = flipped.wrapping_sub(ONES * 0x21) & !flipped;
+        let stops = (low | (slashes.wrapping_sub(ONES) & !slashes)) & HIGHS;
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        at += 1;
+    }
+    at
+}
+
 /// Offset behind the escape whose backslash stands at `at`, in the string whose inside begins at `start`.
 #[inline]
 fn escape(bytes: &[u8], start: usize, at: usize) -> Result<usize, JsonError> {
@@ -614,14 +688,6 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u16> {
     Some(unit)
 }
 
-#[inline(never)]
-fn check_utf8(bytes: &[u8], start: usize, end: usize) -> Result<(), JsonError> {
-    match std::str::from_utf8(&bytes[start..end]) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(refuse(start + error.valid_up_to(), JsonReason::Utf8)),
-    }
-}
-
 #[cold]
 #[inline(never)]
 fn refuse(at: usize, reason: JsonReason) -> JsonError {
@@ -635,13 +701,9 @@ fn unexpected(bytes: &[u8], at: usize, expected: Expected) -> JsonError {
     JsonError { at, reason }
 }
 
-/// What is wrong with a string is the first wrong thing in it.
 #[cold]
 #[inline(never)]
 fn bad_string(bytes: &[u8], start: usize, end: usize) -> JsonError {
-    if let Err(error) = check_utf8(bytes, start, end) {
-        return error;
-    }
     match bytes.get(end) {
         Some(&byte) => JsonError { at: end, reason: JsonReason::ControlCharacter(byte) },
         None => JsonError { at: start - 1, reason: JsonReason::UnterminatedString },
@@ -651,9 +713,6 @@ fn bad_string(bytes: &[u8], start: usize, end: usize) -> JsonError {
 #[cold]
 #[inline(never)]
 fn bad_escape(bytes: &[u8], start: usize, at: usize, reason: JsonReason) -> JsonError {
-    if let Err(error) = check_utf8(bytes, start, at) {
-        return error;
-    }
     if at + 1 == bytes.len() {
         return JsonError { at: start - 1, reason: JsonReason::UnterminatedString };
     }
@@ -694,9 +753,11 @@ mod tests {
         for level in Level::available() {
             assert_eq!(validate_with(level, bytes, &mut window), verdict, "{level:?}: {bytes:?}");
         }
-        let mut scanner = Scanner::new(bytes, &mut window);
-        let pulled = pull(&mut scanner).and_then(|()| scanner.finish());
-        assert_eq!(pulled.err(), verdict.err(), "pulled: {bytes:?}");
+        if let Ok(text) = as_text(bytes) {
+            let mut scanner = Scanner::new(text, &mut window);
+            let pulled = pull(&mut scanner).and_then(|()| scanner.finish());
+            assert_eq!(pulled.err(), verdict.err(), "pulled: {bytes:?}");
+        }
         verdict
     }
 
@@ -1102,9 +1163,10 @@ mod tests {
             refused(&body, at, JsonReason::Utf8);
         }
         refused(b"\"ab\xff", 3, JsonReason::Utf8);
-        refused(b"\xff", 0, JsonReason::Expected(Expected::Value));
+        refused(b"\xff", 0, JsonReason::Utf8);
+        refused(b"x\xff", 1, JsonReason::Utf8);
         refused(b"[1\xc3\xa9]", 2, JsonReason::Expected(Expected::CommaOrBracket));
-        // A sequence that is cut by the border of a window, whose first half is the only byte that is not ASCII there.
+        // Whatever stands at the border of a window.
         for len in 4080..4110 {
             let mut body = vec![b'"'];
             body.resize(len, b'x');
@@ -1144,23 +1206,23 @@ mod tests {
 
     #[test]
     fn values_tell_their_kind_and_place() {
-        let body = br#" { "a" : [1, 2] , "b":"x\n", "c":-1.5e3,"d":true,"e":null,"f":{"g":[]} } "#;
+        let body = r#" { "a" : [1, 2] , "b":"x\n", "c":-1.5e3,"d":true,"e":null,"f":{"g":[]} } "#;
         let mut window = Window::default();
         let mut scanner = Scanner::new(body, &mut window);
         scanner.begin_object().unwrap();
         let mut found = Vec::new();
         while let Some(key) = scanner.next_key().unwrap() {
             let value = scanner.value().unwrap();
-            found.push((&body[key.span()], value.kind, std::str::from_utf8(&body[value.span()]).unwrap()));
+            found.push((&body[key.span()], value.kind, &body[value.span()]));
         }
         scanner.finish().unwrap();
-        let expected: Vec<(&[u8], Kind, &str)> = vec![
-            (b"a", Kind::Array, "[1, 2]"),
-            (b"b", Kind::String, "\"x\\n\""),
-            (b"c", Kind::Number, "-1.5e3"),
-            (b"d", Kind::Bool, "true"),
-            (b"e", Kind::Null, "null"),
-            (b"f", Kind::Object, "{\"g\":[]}"),
+        let expected = vec![
+            ("a", Kind::Array, "[1, 2]"),
+            ("b", Kind::String, "\"x\\n\""),
+            ("c", Kind::Number, "-1.5e3"),
+            ("d", Kind::Bool, "true"),
+            ("e", Kind::Null, "null"),
+            ("f", Kind::Object, "{\"g\":[]}"),
         ];
         assert_eq!(found, expected);
     }
@@ -1179,7 +1241,7 @@ mod tests {
             let text = format!("\"{raw}\"");
             let value = verdict(text.as_bytes()).unwrap();
             let mut scratch = String::from("left over");
-            let ours = value.text().resolve(text.as_bytes(), &mut scratch);
+            let ours = value.text().resolve(&text, &mut scratch);
             assert_eq!(ours, serde_json::from_str::<String>(&text).unwrap());
         }
     }

@@ -37,9 +37,8 @@ impl Window {
 
     /// Makes the bits of `bytes`, as far as the window reaches. A bit stands at the end of `bytes`, too, if that is within.
     /// What the chunks behind the end hold does not count.
-    /// Returns whether all bytes that were looked at are ASCII.
     #[inline]
-    pub fn fill(&mut self, level: Level, bytes: &[u8]) -> bool {
+    pub fn fill(&mut self, level: Level, bytes: &[u8]) {
         match level {
             Level::Portable => self.fill_portable(bytes),
             #[cfg(target_arch = "x86_64")]
@@ -50,21 +49,15 @@ impl Window {
     }
 
     #[inline(never)]
-    fn fill_portable(&mut self, bytes: &[u8]) -> bool {
+    fn fill_portable(&mut self, bytes: &[u8]) {
         let (chunks, tail) = bytes.as_chunks::<CHUNK_BYTES>();
         let mut places = self.stops.iter_mut();
-        let mut highs = 0;
         for (chunk, place) in chunks.iter().zip(&mut places) {
-            let (stops, high) = portable_stops(chunk);
-            *place = stops;
-            highs |= high;
+            *place = portable_stops(chunk);
         }
         if let Some(place) = places.next() {
-            let (stops, high) = portable_stops(&padded(tail));
-            *place = stops;
-            highs |= high;
+            *place = portable_stops(&padded(tail));
         }
-        highs == 0
     }
 }
 
@@ -80,14 +73,11 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const LOWS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// The stops of a chunk, and whether any byte has its high bit set (not 0).
 #[inline(always)]
-fn portable_stops(chunk: &[u8; CHUNK_BYTES]) -> (u64, u64) {
+fn portable_stops(chunk: &[u8; CHUNK_BYTES]) -> u64 {
     let mut stops = 0;
-    let mut highs = 0;
     for (index, bytes) in chunk.as_chunks::<8>().0.iter().enumerate() {
         let word = u64::from_le_bytes(*bytes);
-        highs |= word & HIGHS;
         // Quotes become 0x20 and control characters stay below it: one comparison for both. No sum carries over.
         let flipped = word ^ (ONES * 0x02);
         let not_low = ((flipped & LOWS) + ONES * (0x80 - 0x21)) | flipped;
@@ -98,7 +88,7 @@ fn portable_stops(chunk: &[u8; CHUNK_BYTES]) -> (u64, u64) {
         let gathered = (marks >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
         stops |= gathered << (index * 8);
     }
-    (stops, highs)
+    stops
 }
 
 /// Which kernel makes the bits. A level that the machine lacks must not be chosen; `available` tells.
@@ -151,47 +141,39 @@ mod x86 {
     }
 
     #[inline]
-    pub fn fill_avx2(window: &mut Window, bytes: &[u8]) -> bool {
+    pub fn fill_avx2(window: &mut Window, bytes: &[u8]) {
         assert!(has_avx2());
         // SAFETY: the machine has AVX2, by the line above.
         unsafe { avx2(window, bytes) }
     }
 
     #[inline]
-    pub fn fill_avx512(window: &mut Window, bytes: &[u8]) -> bool {
+    pub fn fill_avx512(window: &mut Window, bytes: &[u8]) {
         assert!(has_avx512());
         // SAFETY: the machine has AVX-512 F and BW, by the line above.
         unsafe { avx512(window, bytes) }
     }
 
     #[target_feature(enable = "avx2")]
-    fn avx2(window: &mut Window, bytes: &[u8]) -> bool {
+    fn avx2(window: &mut Window, bytes: &[u8]) {
         let (chunks, tail) = bytes.as_chunks::<CHUNK_BYTES>();
         let mut places = window.stops.iter_mut();
-        let mut seen = _mm256_setzero_si256();
         for (chunk, place) in chunks.iter().zip(&mut places) {
-            let (stops, bytes) = avx2_stops(chunk);
-            *place = stops;
-            seen = _mm256_or_si256(seen, bytes);
+            *place = avx2_stops(chunk);
         }
         if let Some(place) = places.next() {
-            let (stops, bytes) = avx2_stops(&padded(tail));
-            *place = stops;
-            seen = _mm256_or_si256(seen, bytes);
+            *place = avx2_stops(&padded(tail));
         }
-        _mm256_movemask_epi8(seen) == 0
     }
 
-    /// The stops of a chunk, and its bytes or-ed together.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn avx2_stops(chunk: &[u8; CHUNK_BYTES]) -> (u64, __m256i) {
+    fn avx2_stops(chunk: &[u8; CHUNK_BYTES]) -> u64 {
         let (low, high) = chunk.split_at(32);
         // SAFETY: `low` and `high` are 32 bytes each, and the loads need no alignment.
         let (low, high) =
             unsafe { (_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())) };
-        let stops = u64::from(avx2_marks(low)) | u64::from(avx2_marks(high)) << 32;
-        (stops, _mm256_or_si256(low, high))
+        u64::from(avx2_marks(low)) | u64::from(avx2_marks(high)) << 32
     }
 
     #[inline]
@@ -205,24 +187,20 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn avx512(window: &mut Window, bytes: &[u8]) -> bool {
+    fn avx512(window: &mut Window, bytes: &[u8]) {
         let (chunks, tail) = bytes.as_chunks::<CHUNK_BYTES>();
         let mut places = window.stops.iter_mut();
-        let mut seen = _mm512_setzero_si512();
         for (chunk, place) in chunks.iter().zip(&mut places) {
             // SAFETY: `chunk` is 64 bytes, and the load needs no alignment.
             let bytes = unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
             *place = avx512_marks(bytes);
-            seen = _mm512_or_si512(seen, bytes);
         }
         if let Some(place) = places.next() {
             let lanes = (1u64 << tail.len()) - 1;
             // SAFETY: `tail` has fewer than 64 bytes; lanes behind them are neither read nor can they fault.
             let bytes = unsafe { _mm512_maskz_loadu_epi8(lanes, tail.as_ptr().cast()) };
             *place = avx512_marks(bytes);
-            seen = _mm512_or_si512(seen, bytes);
         }
-        _mm512_movepi8_mask(seen) == 0
     }
 
     #[inline]
@@ -244,8 +222,7 @@ mod tests {
         let is_stop = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
         for level in Level::available() {
             let mut window = Window { stops: [u64::MAX; WINDOW_CHUNKS] };
-            let is_ascii = window.fill(level, bytes);
-            assert_eq!(is_ascii, bytes[..bytes.len().min(REACH)].is_ascii(), "{level:?} {bytes:?}");
+            window.fill(level, bytes);
             for place in 0..REACH.min(bytes.len() + 1) {
                 let found = window.stops(place / CHUNK_BYTES) >> (place % CHUNK_BYTES) & 1 == 1;
                 assert_eq!(found, bytes.get(place).is_none_or(is_stop), "{level:?} at {place}: {bytes:?}");

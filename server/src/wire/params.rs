@@ -17,7 +17,7 @@ use ringlog_engine::ids::{Micros, Position, Tenant};
 use ringlog_engine::query::{Order, QuerySpec, TypeFilter};
 use subtle::ConstantTimeEq;
 
-use super::json::{JsonError, Kind, Scanner, Value};
+use super::json::{JsonError, Kind, Scanner, Value, as_text};
 use super::json_simd::Window;
 use super::time::{TimeError, parse_moment};
 
@@ -591,10 +591,9 @@ impl Number {
 
 impl PayloadFilter {
     pub fn parse(text: &str) -> Result<PayloadFilter, FilterError> {
-        let bytes = text.as_bytes();
         let mut window = Window::default();
-        let mut scanner = Scanner::new(bytes, &mut window);
-        let json = build(&mut scanner, bytes).map_err(FilterError::Json)?;
+        let mut scanner = Scanner::new(text, &mut window);
+        let json = build(&mut scanner, text).map_err(FilterError::Json)?;
         scanner.finish().map_err(FilterError::Json)?;
         let Json::Object(fields) = json else { return Err(FilterError::NotAnObject) };
         if fields.len() > FILTER_KEYS_MAX {
@@ -610,15 +609,15 @@ impl PayloadFilter {
     }
 
     fn find_all(&self, payload: &[u8]) -> Result<bool, JsonError> {
+        let payload = as_text(payload)?;
         let mut window = Window::default();
         let mut scanner = Scanner::new(payload, &mut window);
         let mut scratch = String::new();
         let mut missing = u64::MAX >> (FILTER_KEYS_MAX - self.fields.len());
         scanner.begin_object()?;
         while let Some(key) = scanner.next_key()? {
-            let name =
-                if key.is_escaped { key.resolve(payload, &mut scratch).as_bytes() } else { &payload[key.span()] };
-            let asked = self.fields.iter().position(|(asked, _)| asked.as_bytes() == name);
+            let name = key.resolve(payload, &mut scratch);
+            let asked = self.fields.iter().position(|(asked, _)| asked == name);
             let value = scanner.value()?;
             if let Some(index) = asked
                 && missing & 1 << index != 0
@@ -637,36 +636,34 @@ impl PayloadFilter {
 }
 
 /// Compares without building anything, unless it is an array or object, or a string with escapes.
-fn equals(wanted: &Json, value: &Value, payload: &[u8]) -> Result<bool, JsonError> {
-    let bytes = &payload[value.span()];
+fn equals(wanted: &Json, value: &Value, payload: &str) -> Result<bool, JsonError> {
+    let text = &payload[value.span()];
     match (wanted, value.kind) {
         (Json::Null, Kind::Null) => Ok(true),
-        (Json::Bool(wanted), Kind::Bool) => Ok(*wanted == (bytes == b"true")),
-        (Json::String(wanted), Kind::String) if !value.is_escaped => {
-            Ok(wanted.as_bytes() == &bytes[1..bytes.len() - 1])
-        }
+        (Json::Bool(wanted), Kind::Bool) => Ok(*wanted == (text == "true")),
+        (Json::String(wanted), Kind::String) if !value.is_escaped => Ok(wanted == &text[1..text.len() - 1]),
         (Json::Number(_), Kind::Number)
         | (Json::String(_), Kind::String)
         | (Json::Array(_), Kind::Array)
         | (Json::Object(_), Kind::Object) => {
             let mut window = Window::default();
-            let mut scanner = Scanner::new(bytes, &mut window);
-            Ok(*wanted == build(&mut scanner, bytes)?)
+            let mut scanner = Scanner::new(text, &mut window);
+            Ok(*wanted == build(&mut scanner, text)?)
         }
         _ => Ok(false),
     }
 }
 
 /// The value that comes next. Goes as deep as the scanner allows, which is not deep.
-fn build(scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<Json, JsonError> {
+fn build(scanner: &mut Scanner<'_>, body: &str) -> Result<Json, JsonError> {
     match scanner.peek() {
         b'{' => {
             scanner.begin_object()?;
             let mut fields = Vec::new();
             while let Some(key) = scanner.next_key()? {
                 let mut scratch = String::new();
-                let name = key.resolve(bytes, &mut scratch).to_owned();
-                fields.push((name, build(scanner, bytes)?));
+                let name = key.resolve(body, &mut scratch).to_owned();
+                fields.push((name, build(scanner, body)?));
             }
             // Stable, so that the first of equal keys stays.
             fields.sort_by(|(left, _), (right, _)| left.cmp(right));
@@ -677,20 +674,20 @@ fn build(scanner: &mut Scanner<'_>, bytes: &[u8]) -> Result<Json, JsonError> {
             scanner.begin_array()?;
             let mut elements = Vec::new();
             while scanner.next_element()? {
-                elements.push(build(scanner, bytes)?);
+                elements.push(build(scanner, body)?);
             }
             Ok(Json::Array(elements))
         }
         _ => {
             let value = scanner.value()?;
-            let text = &bytes[value.span()];
+            let text = &body[value.span()];
             Ok(match value.kind {
                 Kind::String => {
                     let mut scratch = String::new();
-                    Json::String(value.text().resolve(bytes, &mut scratch).to_owned())
+                    Json::String(value.text().resolve(body, &mut scratch).to_owned())
                 }
-                Kind::Bool => Json::Bool(text == b"true"),
-                Kind::Number => Json::Number(Number::parse(&String::from_utf8_lossy(text))),
+                Kind::Bool => Json::Bool(text == "true"),
+                Kind::Number => Json::Number(Number::parse(text)),
                 _ => Json::Null,
             })
         }
