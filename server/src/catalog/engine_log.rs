@@ -283,6 +283,18 @@ mod tests {
         }
     }
 
+    /// The helper that prepares segments may end at any moment of it.
+    #[test]
+    fn a_log_that_is_only_read_closes() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..20 {
+            let (log, thread, records) = opened(directory.path());
+            assert!(records.is_empty());
+            drop(log);
+            thread.join().unwrap();
+        }
+    }
+
     #[test]
     fn a_replay_stops_at_the_first_error_and_the_log_lives_on() {
         let directory = tempfile::tempdir().unwrap();

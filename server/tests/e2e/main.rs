@@ -1,6 +1,8 @@
 //! The real binary over real sockets, on both ways of asking the kernel. Slow next to unit tests, so each test holds a
 //! theme; what a connection does with time and with broken bytes in detail is `http_protocol`'s business.
 
+#![expect(clippy::unwrap_used, reason = "the whole crate is a test")]
+
 mod events;
 mod harness;
 mod http;
