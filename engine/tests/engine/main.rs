@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod bit_rot;
 #[cfg(test)]
+mod crash_points;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod rig;

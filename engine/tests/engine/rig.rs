@@ -202,16 +202,21 @@ impl Rig {
 
     /// Ends the open segment and seals it. It must have an event.
     pub fn roll(&mut self) {
+        assert!(self.try_roll(), "nothing hinders a roll when nothing is under way");
+    }
+
+    /// Ends the open segment and seals it, if the next one is ready.
+    pub fn try_roll(&mut self) -> bool {
         self.settle();
-        if self.disk.is_down() || self.shard().read_only().is_some() {
-            return;
+        if self.disk.is_down() {
+            return false;
         }
         let mut out = Output::default();
         let now = self.now;
         let has_rolled = self.shard().roll_now(now, &mut out);
         self.take(out);
-        assert!(has_rolled || self.disk.is_down(), "nothing hinders a roll when nothing is under way");
         self.settle();
+        has_rolled
     }
 
     /// Gives the oldest sealed segment back. What was in it is no longer expected.
