@@ -8,4 +8,6 @@ mod crash_points;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod rig;

@@ -89,6 +89,8 @@ pub struct Rig {
     pub config: ShardConfig,
     pub now: Now,
     pub shard: Option<Shard>,
+    /// The wall clock stands still, so that received times do not depend on how many turns something takes.
+    pub is_wall_frozen: bool,
     /// Of the next life: epochs must not repeat.
     pub seed: u64,
     /// Every acknowledged event by tenant, in order.
@@ -125,6 +127,7 @@ impl Rig {
             config,
             now: Now { monotonic_us: 1_000, wall: Micros(1_700_000_000_000_000), busy_permille: 0, commit_cost_us: 0 },
             shard: None,
+            is_wall_frozen: false,
             seed: 77,
             acknowledged: BTreeMap::new(),
             jobs: VecDeque::new(),
@@ -264,7 +267,9 @@ impl Rig {
     /// One turn, the completions of all that it asked for, and a turn that takes them.
     pub fn turn(&mut self, us: u64) {
         self.now.monotonic_us += us;
-        self.now.wall = Micros(self.now.wall.0 + us as i64);
+        if !self.is_wall_frozen {
+            self.now.wall = Micros(self.now.wall.0 + us as i64);
+        }
         for _ in 0..2 {
             let mut out = Output::default();
             let now = self.now;
