@@ -26,7 +26,6 @@ use ringlog_engine::format::segment::SegmentHeader;
 use ringlog_engine::format::superblock::Superblock;
 use ringlog_engine::ids::{Micros, Position, SegmentNumber, Tenant, Version};
 use ringlog_engine::io::Map;
-use ringlog_engine::limits::ALIGNMENT;
 use zerocopy::little_endian::{U32, U64};
 
 use crate::rig::{Event, Found, Image, Rig};
@@ -349,12 +348,4 @@ fn a_filter_is_encoded_as_ever() {
     let filter = FilterRef::parse(&golden).unwrap();
     assert_eq!(filter.key_count(), 100);
     assert!(keys.iter().all(|&key| filter.may_contain(key)));
-}
-
-#[test]
-fn a_superblock_is_encoded_as_ever() {
-    let page = superblock().to_page();
-    assert_eq!(page.len(), ALIGNMENT);
-    check_file("encoders/superblock.bin", &page);
-    assert_eq!(Superblock::parse(&read("encoders/superblock.bin")), Ok(superblock()));
 }
