@@ -327,6 +327,10 @@ impl IndexResident {
         if event_count.div_ceil(GROUP_EVENTS as u64) != u64::from(header.group_count.get()) {
             return Err(IndexError::Layout);
         }
+        // The log goes on behind the segment: its last block has a successor.
+        if header.last_sequence.get() == u64::MAX {
+            return Err(IndexError::Layout);
+        }
         if crc32fast::hash(&map[ALIGNMENT..]) != header.resident_crc.get() {
             return Err(IndexError::Crc);
         }

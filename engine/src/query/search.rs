@@ -310,7 +310,8 @@ impl Search {
             && self.spec.since.is_none()
             && self.spec.until.is_none();
         if is_unfiltered && self.counts && self.unfiltered_total.is_none() {
-            self.unfiltered_total = Some(answer.next_position.0 - answer.oldest_position.0);
+            // A damaged shard may have lost a tenant's place: then nobody can tell the total.
+            self.unfiltered_total = answer.next_position.0.checked_sub(answer.oldest_position.0);
         }
         for place in answer.places {
             self.bound = place.found.position;

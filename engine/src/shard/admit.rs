@@ -41,9 +41,14 @@ impl Shard {
     fn make_place(&mut self, pending: &Pending, now: Now, out: &mut Output) -> Place {
         let event_count = pending.batch.event_count();
         let batch_bytes = head_bytes(event_count) + pending.batch.records().len();
+        // Behind every block with content there is room for the one that says how far the log is durable: a segment that
+        // ended exactly full could not say it, and its last block could not be told from a torn tail.
+        let watermark_bytes = block_bytes(0);
         let largest =
             self.config.home.segment_bytes - crate::format::segment::SEGMENT_BLOCKS_FROM - self.checkpoint_bytes();
-        if block_bytes(batch_bytes) as u64 > largest || event_count > self.config.segment_events_max() {
+        if (block_bytes(batch_bytes) + watermark_bytes) as u64 > largest
+            || event_count > self.config.segment_events_max()
+        {
             return Place::Never(AppendError::TooLarge);
         }
         if self.tenants.len() >= SHARD_TENANTS_MAX && self.tenants.get(pending.batch.tenant()).is_none() {
@@ -61,8 +66,8 @@ impl Shard {
                 }
             };
             let used = self.open.as_ref().map_or(0, |open| open.used());
-            let fits_segment =
-                segment.write_offset + block_bytes(used + batch_bytes) as u64 <= self.config.home.segment_bytes;
+            let needed = block_bytes(used + batch_bytes) + watermark_bytes;
+            let fits_segment = segment.write_offset + needed as u64 <= self.config.home.segment_bytes;
             let fits_index = self.active.event_count() + event_count <= self.config.segment_events_max()
                 && self.active.entity_count() + event_count <= self.config.segment_events_max();
             if !fits_index || (!fits_segment && used == 0) {

@@ -1,0 +1,13 @@
+//! The engine from outside: its promises, checked through what it publishes.
+
+// Every module is `cfg(test)`, so that lints know the helpers in it for what they are.
+#[cfg(test)]
+mod bit_rot;
+#[cfg(test)]
+mod crash_points;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod rig;
