@@ -154,6 +154,7 @@ impl Shard {
     fn take_versions(&mut self, batch: &mut crate::event::EventBatch) -> Result<(), AppendError> {
         let tenant = batch.tenant();
         let entity_count_before = self.active.entity_count();
+        self.active.fetch_entities(batch);
         self.entity_numbers.clear();
         self.versions.clear();
         for event_index in 0..batch.keys.len() {

@@ -461,7 +461,7 @@ impl<'a> Scanner<'a> {
 /// The body as text. Everything behind this step may count on it.
 #[inline]
 pub fn as_text(body: &[u8]) -> Result<&str, JsonError> {
-    std::str::from_utf8(body).map_err(|error| refuse(error.valid_up_to(), JsonReason::Utf8))
+    simdutf8::compat::from_utf8(body).map_err(|error| refuse(error.valid_up_to(), JsonReason::Utf8))
 }
 
 /// Validates a whole document.
