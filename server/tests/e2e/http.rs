@@ -1,6 +1,6 @@
 //! A client that sends exactly the bytes that it is told to, and reads answers strictly.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -155,14 +155,18 @@ impl Client {
 
     fn more(&mut self) -> bool {
         let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => false,
-            Ok(length) => {
-                self.ahead.extend_from_slice(&buffer[..length]);
-                true
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(length) => {
+                    self.ahead.extend_from_slice(&buffer[..length]);
+                    return true;
+                }
+                // Another test's server has ended; a read with a timeout is not begun again by the kernel after a signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
+                Err(error) => panic!("no answer: {error}"),
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("no answer: {error}"),
         }
     }
 
