@@ -39,12 +39,13 @@ pub struct FoundBlock<'a> {
     pub body: &'a [u8],
 }
 
-/// A whole segment in memory, to be scanned.
+/// A segment in memory, to be scanned: as much of its front as bears any mark of this life. Behind that there is nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentBytes<'a> {
     pub shard: u32,
     pub number: SegmentNumber,
     pub epoch: u64,
+    pub segment_bytes: u64,
     pub bytes: &'a [u8],
 }
 
@@ -55,13 +56,13 @@ impl<'a> SegmentBytes<'a> {
             segment: self.number,
             epoch: self.epoch,
             offset,
-            segment_bytes: self.bytes.len() as u64,
+            segment_bytes: self.segment_bytes,
         }
     }
 
     /// The block at `offset`, whichever it is.
     pub fn block_at(&self, offset: u64) -> Result<FoundBlock<'a>, BlockError> {
-        let page = &self.bytes[offset as usize..];
+        let page = self.bytes.get(offset as usize..).unwrap_or_default();
         let (header, kind) = BlockHeader::parse(page, &self.place(offset))?;
         let body = header.body(page)?;
         Ok(FoundBlock { header, kind, offset, body })
@@ -69,8 +70,11 @@ impl<'a> SegmentBytes<'a> {
 
     /// The block at `offset` if it is the expected one.
     pub fn expected_at(&self, offset: u64, expected: &Expected) -> Result<FoundBlock<'a>, LogEnd> {
-        if offset + ALIGNMENT as u64 > self.bytes.len() as u64 {
+        if offset + ALIGNMENT as u64 > self.segment_bytes {
             return Err(LogEnd::Full);
+        }
+        if offset + ALIGNMENT as u64 > self.bytes.len() as u64 {
+            return Err(LogEnd::Empty);
         }
         let block = match self.block_at(offset) {
             Ok(block) => block,
@@ -122,8 +126,12 @@ impl<'a> SegmentBytes<'a> {
 
     /// Whether a page begins like a block of this life, whole or torn.
     fn is_this_life(&self, offset: u64) -> bool {
-        const EPOCH_AT: usize = std::mem::offset_of!(BlockHeader, epoch);
-        let page = &self.bytes[offset as usize..offset as usize + ALIGNMENT];
-        page[..8] == crate::format::block::BLOCK_MAGIC && page[EPOCH_AT..EPOCH_AT + 8] == self.epoch.to_le_bytes()
+        bears_mark(&self.bytes[offset as usize..offset as usize + ALIGNMENT], self.epoch)
     }
+}
+
+/// Whether a page begins with a block's magic and this epoch.
+pub fn bears_mark(page: &[u8], epoch: u64) -> bool {
+    const EPOCH_AT: usize = std::mem::offset_of!(BlockHeader, epoch);
+    page[..8] == crate::format::block::BLOCK_MAGIC && page[EPOCH_AT..EPOCH_AT + 8] == epoch.to_le_bytes()
 }

@@ -14,18 +14,18 @@ use std::sync::Arc;
 
 use crate::event::{EventBatch, EventKey, FingerprintKey};
 use crate::format::batch::{BatchError, BatchView};
-use crate::format::block::{BLOCK_FLAG_WINDOWED, BlockError, BlockKind};
+use crate::format::block::{BLOCK_FLAG_WINDOWED, BlockError, BlockKind, claimed_block_bytes};
 use crate::format::checkpoint::checkpoint_entries;
 use crate::format::index::{IndexError, IndexIdentity, IndexResident};
 use crate::format::record::{Record, RecordError};
 use crate::format::run::RunView;
-use crate::format::scan::{Expected, FoundBlock, LogEnd, SegmentBytes};
+use crate::format::scan::{Expected, FoundBlock, LogEnd, SegmentBytes, bears_mark};
 use crate::format::segment::{SEGMENT_BLOCKS_FROM, SegmentError, SegmentHeader};
 use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, Tenant, Version};
 use crate::index::active::ActiveIndex;
 use crate::index::entities::EntityDirectory;
 use crate::index::sealed::{SealedSegment, SegmentFile, Snapshot};
-use crate::io::{Buffer, BufferPool, Disk, DiskError, DiskFile, Fill, Site};
+use crate::io::{Buffer, BufferPool, Disk, DiskError, Fill, Site};
 use crate::limits::{ALIGNMENT, IN_FLIGHT_BLOCKS_MAX, POSITION_MAX};
 use crate::shard::jobs::{JobError, seal};
 use crate::shard::names::{
@@ -184,6 +184,7 @@ impl Shard {
                 shard: config.home.shard.0,
                 number: found[place].number,
                 epoch: found[place].segment.epoch,
+                segment_bytes: config.home.segment_bytes,
                 bytes: &bytes,
             };
             if place == 0 {
@@ -372,6 +373,7 @@ impl LaterBlocks {
                 shard: config.home.shard.0,
                 number: found.number,
                 epoch: found.segment.epoch,
+                segment_bytes: config.home.segment_bytes,
                 bytes: &bytes,
             };
             for block in segment.blocks_from(SEGMENT_BLOCKS_FROM) {
@@ -558,11 +560,17 @@ impl Builder<'_> {
 
     /// The state that a sealed segment leaves behind: its checkpoint, moved on by its own events.
     fn load_state(&mut self, disk: &dyn Disk, config: &ShardConfig, sealed: &SealedSegment) -> Result<(), DiskError> {
-        let bytes = read_whole(disk, &sealed.segment.file, config.home.segment_bytes)?;
+        let mut page = Buffer::new(ALIGNMENT);
+        disk.read(&sealed.segment.file, SEGMENT_BLOCKS_FROM, &mut page)?;
+        let front =
+            SEGMENT_BLOCKS_FROM + claimed_block_bytes(&page).min(config.home.segment_bytes - SEGMENT_BLOCKS_FROM);
+        let mut bytes = Buffer::new(front as usize);
+        disk.read(&sealed.segment.file, 0, &mut bytes)?;
         let segment = SegmentBytes {
             shard: config.home.shard.0,
             number: sealed.segment.number,
             epoch: sealed.segment.epoch,
+            segment_bytes: config.home.segment_bytes,
             bytes: &bytes,
         };
         let checkpoint = segment.block_at(SEGMENT_BLOCKS_FROM).ok();
@@ -812,7 +820,10 @@ fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<
     Ok(Some(SealedSegment { segment: Arc::clone(segment), index_file, resident }))
 }
 
-/// Whole segments that are looked at more than once while a shard is opened.
+/// Bytes of a segment that are looked at together.
+const SCAN_WINDOW_BYTES: usize = 4 << 20;
+
+/// Segments that are looked at more than once while a shard is opened.
 #[derive(Default)]
 struct Wholes(VecDeque<(SegmentNumber, Arc<Buffer>)>);
 
@@ -824,7 +835,7 @@ impl Wholes {
         if let Some((_, whole)) = self.0.iter().find(|(number, _)| *number == segment.number) {
             return Ok(Arc::clone(whole));
         }
-        let whole = Arc::new(read_whole(disk, &segment.file, bytes)?);
+        let whole = Arc::new(read_marked(disk, segment, bytes)?);
         if self.0.len() == Wholes::KEPT {
             self.0.pop_front();
         }
@@ -833,18 +844,36 @@ impl Wholes {
     }
 }
 
-/// A whole segment in memory, on huge pages: touching small ones would cost more than reading them.
-fn read_whole(disk: &dyn Disk, file: &DiskFile, bytes: u64) -> Result<Buffer, DiskError> {
-    let mut whole = Buffer::new(bytes as usize);
+/// The front of a segment up to the last mark of this life. What lies behind is looked at in passing and not kept:
+/// touching memory costs more than reading into it.
+fn read_marked(disk: &dyn Disk, segment: &SegmentFile, bytes: u64) -> Result<Buffer, DiskError> {
+    let mut until = 0;
+    let mut window = Buffer::new((SCAN_WINDOW_BYTES as u64).min(bytes) as usize);
     let mut at = 0;
-    while at < whole.len() {
-        let read = disk.read(file, at as u64, &mut whole[at..])?;
+    while at < bytes {
+        let wanted = (bytes - at).min(window.len() as u64) as usize;
+        let read = disk.read(&segment.file, at, &mut window[..wanted])?;
+        if read < wanted {
+            return Err(DiskError::ShortTransfer);
+        }
+        for (page_index, page) in window[..wanted].chunks_exact(ALIGNMENT).enumerate() {
+            if bears_mark(page, segment.epoch) {
+                let claimed = claimed_block_bytes(page).min(bytes - at);
+                until = until.max((at + (page_index * ALIGNMENT) as u64 + claimed).min(bytes));
+            }
+        }
+        at += wanted as u64;
+    }
+    let mut marked = Buffer::new((until as usize).max(ALIGNMENT));
+    let mut at = 0;
+    while at < until as usize {
+        let read = disk.read(&segment.file, at as u64, &mut marked[at..until as usize])?;
         if read == 0 {
             return Err(DiskError::ShortTransfer);
         }
         at += read;
     }
-    Ok(whole)
+    Ok(marked)
 }
 
 /// Cuts what lies beyond the end of the log: copied aside durably, then wiped durably, before anything is appended.
@@ -873,6 +902,7 @@ fn cut_tail(
             shard: config.home.shard.0,
             number: segment.number,
             epoch: segment.segment.epoch,
+            segment_bytes: config.home.segment_bytes,
             bytes: &bytes,
         };
         let until = view.marked_until(from);
