@@ -86,7 +86,7 @@ impl CoreHost {
             Err(problem) => Err((batch, Box::new(problem))),
         };
         match sent {
-            Ok(()) => Handled::Later,
+            Ok(()) => Handled::LaterChanged,
             Err((batch, problem)) => {
                 self.appends.keep(batch);
                 refuse(&problem, &asked, answer)

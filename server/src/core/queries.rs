@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! waiting ─► ready ─┬─► the owner, the disk ──► ready
-//!                   ├─► parked (the client takes nothing) ──► ready
+//!                   ├─► parked (the client takes nothing, or changes before it are under way) ──► ready
 //!                   └─► answered
 //! ```
 
@@ -39,6 +39,14 @@ struct Query {
     asked: Asked,
     run: QueryRun,
     is_ready: bool,
+}
+
+impl Query {
+    /// Whether what it must see is there, and its client takes what it makes. One whose client has gone goes to its end.
+    fn may_go_on(&self, connections: &Connections<Context>) -> bool {
+        let has_room = self.run.output_bytes() < STREAM_BYTES_MIN || connections.can_stream(&self.asked);
+        !connections.is_open(self.asked.connection) || (has_room && connections.is_due(&self.asked))
+    }
 }
 
 pub struct Queries {
@@ -88,7 +96,8 @@ impl Queries {
     }
 
     fn start(&mut self, asked: Asked, run: QueryRun) -> Result<(), Problem> {
-        if self.has_place_for(run.access.tenant) {
+        // Never past one that waits: on one connection the later may depend on the earlier, and would keep its place.
+        if self.waiting.is_empty() && self.has_place_for(run.access.tenant) {
             self.run(asked, run);
         } else if self.waiting.len() < QUERIES_WAITING_MAX {
             self.waiting.push_back((asked, run));
@@ -166,12 +175,11 @@ impl CoreHost {
     /// Works on each query that can go on, for one bite.
     pub(super) fn work_on_queries(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) {
         for key in std::mem::take(&mut self.queries.parked) {
-            let asked = self.queries.running.get_mut(key).map(|query| query.asked);
-            let may_go_on = |asked: &Asked| !connections.is_open(asked.connection) || connections.can_stream(asked);
-            match asked {
-                Some(asked) if !may_go_on(&asked) => self.queries.parked.push(key),
-                Some(_) => self.queries.make_ready(key),
-                None => {}
+            let Some(query) = self.queries.running.get_mut(key) else { continue };
+            if query.may_go_on(connections) {
+                self.queries.make_ready(key);
+            } else {
+                self.queries.parked.push(key);
             }
         }
         self.queries.start_waiting();
@@ -185,6 +193,10 @@ impl CoreHost {
         for _ in 0..QUERY_STEPS_PER_TURN {
             let Some(query) = self.queries.running.get_mut(key) else { return };
             query.is_ready = false;
+            if !query.may_go_on(connections) {
+                self.queries.parked.push(key);
+                return;
+            }
             if !connections.is_open(query.asked.connection) {
                 self.queries.end(key);
                 return;
@@ -196,10 +208,6 @@ impl CoreHost {
                 return;
             }
             if query.run.output_bytes() >= STREAM_BYTES_MIN {
-                if !connections.can_stream(&query.asked) {
-                    self.queries.parked.push(key);
-                    return;
-                }
                 let asked = query.asked;
                 query.run.put_piece(&mut self.queries.piece, &asked.reply, false);
                 self.stream_piece(&asked, false, connections);

@@ -46,6 +46,8 @@ pub enum Handled {
     Now,
     /// It comes by `Connections::answer` or `Connections::stream`.
     Later,
+    /// As `Later`, and what comes behind it on the connection may depend on it.
+    LaterChanged,
 }
 
 /// A connection, for as long as it is open.
@@ -60,6 +62,8 @@ pub struct ConnectionKey {
 pub struct Asked {
     pub connection: ConnectionKey,
     pub sequence: u64,
+    /// The last request before this one that changes something, by its sequence.
+    pub changed_by: Option<u64>,
     pub reply: ReplyTo,
 }
 
@@ -82,6 +86,8 @@ struct Connection<C> {
     /// Its bodies are large: the next head is received into `own` as well, because ending a shared receive takes a turn.
     has_large_bodies: bool,
     own: Vec<u8>,
+    /// The last request that changes something, by its sequence.
+    changed_by: Option<u64>,
     is_sending: bool,
     /// The ring has been told to close it.
     is_closing: bool,
@@ -225,6 +231,7 @@ impl<C> Connections<C> {
             receive: Receive::Idle,
             has_large_bodies: false,
             own: Vec::new(),
+            changed_by: None,
             is_sending: false,
             is_closing: false,
             is_aborted: false,
@@ -341,7 +348,7 @@ impl<C> Connections<C> {
         let slot = &mut slots[place as usize];
         let key = ConnectionKey { place, generation: slot.generation };
         let Some(connection) = slot.connection.as_mut() else { return };
-        let Connection { http, reserved_bytes, has_large_bodies, peer, .. } = &mut **connection;
+        let Connection { http, reserved_bytes, has_large_bodies, changed_by, peer, .. } = &mut **connection;
         loop {
             let step = http.step(input, now_us, |head, _| {
                 budget.release(std::mem::take(reserved_bytes));
@@ -364,10 +371,12 @@ impl<C> Connections<C> {
             });
             let Step::Request(request) = step else { return };
             let sequence = request.sequence;
-            let asked = Asked { connection: key, sequence, reply: request.reply };
+            let asked = Asked { connection: key, sequence, changed_by: *changed_by, reply: request.reply };
             answer.clear();
-            if service.handle(asked, *peer, request, answer) == Handled::Now {
-                http.complete(sequence, answer);
+            match service.handle(asked, *peer, request, answer) {
+                Handled::Now => http.complete(sequence, answer),
+                Handled::Later => {}
+                Handled::LaterChanged => *changed_by = Some(sequence),
             }
             budget.release(std::mem::take(reserved_bytes));
         }
@@ -395,6 +404,13 @@ impl<C> Connections<C> {
         let Some(connection) = self.get_mut(asked.connection) else { return };
         connection.http.complete_with(asked.sequence, |out| write(out, &asked.reply));
         self.touch(asked.connection.place);
+    }
+
+    /// Whether everything is answered that the connection asked to be changed before this. RFC 9112 9.3.2 lets only
+    /// requests with safe methods overtake each other. A connection that is gone has nothing to wait for.
+    pub fn is_due(&self, asked: &Asked) -> bool {
+        let Some(changed_by) = asked.changed_by else { return true };
+        self.get(asked.connection).is_none_or(|connection| connection.http.is_answered(changed_by))
     }
 
     /// Whether another piece of an answer has somewhere to go.

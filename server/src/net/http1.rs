@@ -394,6 +394,11 @@ impl<T> Http1<T> {
         sequence == self.front_sequence && self.unsent_bytes() <= UNSENT_BYTES_MAX
     }
 
+    /// Whether a request that was read, and every one before it, has been answered.
+    pub fn is_answered(&self, sequence: u64) -> bool {
+        sequence < self.front_sequence
+    }
+
     /// Requests that were read and not answered.
     pub fn in_flight(&self) -> usize {
         self.slots.len()
