@@ -165,15 +165,12 @@ impl Engine {
     /// The batch comes back with the versions in its keys.
     pub fn append(&mut self, batch: EventBatch) -> Result<(Appended, EventBatch), (EventBatch, AppendError)> {
         let ticket = self.start(batch)?;
-        loop {
-            if let Some(place) = self.acks.iter().position(|ack| ack.ticket == ticket) {
-                let ack = self.acks.swap_remove(place);
-                return match ack.result {
-                    Ok(appended) => Ok((appended, ack.batch)),
-                    Err(error) => Err((ack.batch, error)),
-                };
-            }
-            self.turn(true);
+        let place_of = |engine: &Engine| engine.acks.iter().position(|ack| ack.ticket == ticket);
+        self.turn_until(|engine| place_of(engine).is_some());
+        let ack = self.acks.swap_remove(place_of(self).expect("waited for"));
+        match ack.result {
+            Ok(appended) => Ok((appended, ack.batch)),
+            Err(error) => Err((ack.batch, error)),
         }
     }
 
@@ -183,15 +180,16 @@ impl Engine {
         self.next_ticket += 1;
         let shard = self.shard_of(batch.tenant());
         self.shards[shard.0 as usize].append(ticket, batch)?;
-        self.turn(false);
+        self.turn_and_submit();
         Ok(ticket)
     }
 
     /// Waits until at least one started append has been answered, and hands out all that have.
     /// Returns nothing only if nothing is under way.
     pub fn finished(&mut self) -> Vec<Ack> {
-        while self.acks.is_empty() && !self.shards.iter().all(|host| host.shard().is_quiet()) {
-            self.turn(true);
+        if self.acks.is_empty() {
+            let is_quiet = |engine: &Engine| engine.shards.iter().all(|host| host.shard().is_quiet());
+            self.turn_until(|engine| !engine.acks.is_empty() || is_quiet(engine));
         }
         std::mem::take(&mut self.acks)
     }
@@ -204,8 +202,8 @@ impl Engine {
     ) -> Result<Summary, SearchError> {
         let shard = self.shard_of(spec.tenant).0 as usize;
         let sequence = self.shards[shard].shard().appended_sequence();
-        while !self.shards[shard].shard().is_written(sequence) {
-            self.turn(true);
+        if !self.shards[shard].shard().is_written(sequence) {
+            self.turn_until(|engine| engine.shards[shard].shard().is_written(sequence));
         }
         let mut search = Search::new(spec, self.dir.fingerprint());
         let mut ops = Vec::new();
@@ -226,19 +224,15 @@ impl Engine {
     /// Gives the oldest sealed segment of a shard back to the pool: its events are gone. `None` if none is sealed.
     pub fn retire_oldest(&mut self, shard: ShardNumber) -> Option<SegmentNumber> {
         let number = self.shards[shard.0 as usize].shard_mut().retire_oldest();
-        self.turn(false);
+        self.turn_and_submit();
         number
     }
 
     /// Waits until every started append is answered, full segments are sealed and no slow work is under way.
     pub fn settle(&mut self) {
-        let is_settled = |engine: &Engine| {
+        self.turn_until(|engine| {
             engine.shards.iter().all(|host| host.shard().is_quiet() && host.shard().is_idle())
-        };
-        self.turn(false);
-        while !is_settled(self) {
-            self.turn(true);
-        }
+        });
     }
 
     pub fn stats(&self, shard: ShardNumber) -> ShardStats {
@@ -253,7 +247,26 @@ impl Engine {
         self.settle();
     }
 
-    fn turn(&mut self, may_wait: bool) {
+    /// Lets the shards work, and waits for what they asked for, until something holds. It is looked at between a turn and
+    /// the wait: what a turn has brought about by itself is not followed by any completion that would end the wait.
+    fn turn_until(&mut self, is_over: impl Fn(&Engine) -> bool) {
+        loop {
+            self.turn();
+            if is_over(self) {
+                self.submit();
+                return;
+            }
+            let timeout = self.deadline_us.map(|at| Duration::from_micros(at.saturating_sub(monotonic_us())));
+            self.wait(None, timeout);
+        }
+    }
+
+    fn turn_and_submit(&mut self) {
+        self.turn();
+        self.submit();
+    }
+
+    fn turn(&mut self) {
         let now = now();
         self.deadline_us = None;
         for host in &mut self.shards {
@@ -261,12 +274,10 @@ impl Engine {
                 self.deadline_us = Some(self.deadline_us.map_or(at, |known| known.min(at)));
             }
         }
-        if may_wait && self.acks.is_empty() {
-            let timeout = self.deadline_us.map(|at| Duration::from_micros(at.saturating_sub(monotonic_us())));
-            self.wait(None, timeout);
-        } else {
-            self.ring.submit().expect("the ring takes what the engine's windows bound");
-        }
+    }
+
+    fn submit(&mut self) {
+        self.ring.submit().expect("the ring takes what the engine's windows bound");
     }
 
     /// Waits for completions and passes them on.
