@@ -10,4 +10,6 @@ mod damage;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod real_files;
+#[cfg(test)]
 mod rig;

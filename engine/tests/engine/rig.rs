@@ -395,6 +395,7 @@ impl Rig {
             shard: home.shard.0,
             number: SegmentNumber(number),
             epoch: header.expect("a segment of this shard").epoch.get(),
+            segment_bytes: bytes.len() as u64,
             bytes: &bytes,
         };
         let blocks = segment.blocks_from(SEGMENT_BLOCKS_FROM);
@@ -484,7 +485,7 @@ impl Image {
         for (path, bytes) in &self.0 {
             let file = disk.create(path, bytes.len() as u64, Fill::Allocate).expect("a new file");
             disk.write(&file, 0, bytes).expect("a healthy disk");
-            disk.sync(&file, Site::SegmentFill).expect("a healthy disk");
+            disk.sync(&file, Site::SegmentHeader).expect("a healthy disk");
         }
         disk.sync_dir(&dir, Site::SegmentDir).expect("a healthy disk");
         disk.sync_dir("", Site::ShardDir).expect("a healthy disk");
