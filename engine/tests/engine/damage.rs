@@ -3,7 +3,7 @@
 use ringlog_engine::format::block::{BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind};
 use ringlog_engine::ids::{BlockSequence, Position, SegmentNumber, Tenant, Version};
 use ringlog_engine::limits::{ALIGNMENT, RUNS_PER_TIER};
-use ringlog_engine::query::{QuerySpec, SearchError};
+use ringlog_engine::query::{Order, QuerySpec, SearchError};
 use ringlog_engine::shard::recover::{Damage, RecoveryReport};
 use ringlog_engine::shard::{AppendError, ReadOnly};
 
@@ -365,4 +365,42 @@ fn the_first_block_of_a_log_is_not_lost_in_silence() {
     for tenant in 1..=3 {
         check_served(&mut rig, Tenant(tenant), &[]);
     }
+}
+
+#[test]
+fn rot_in_the_checkpoint_of_the_open_segment_is_damage() {
+    let mut rig = closed_log();
+    let checkpoint = rig.blocks(2)[0];
+    assert_eq!(checkpoint.kind, BlockKind::Checkpoint);
+    flip_body(&rig, 2, &checkpoint);
+    let report = open_damaged(&mut rig);
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+    assert_eq!((report.damage[0].segment, report.damage[0].from), (SegmentNumber(2), checkpoint.offset));
+    for tenant in 1..=3 {
+        check_served(&mut rig, Tenant(tenant), &[]);
+    }
+}
+
+#[test]
+fn a_tenant_whose_place_only_the_rotten_checkpoint_knew_is_still_served() {
+    let mut rig = Rig::new(4);
+    rig.open().unwrap();
+    rig.put(1, "order.placed", "entity-0", "retired");
+    rig.roll();
+    rig.put(1, "order.placed", "entity-0", "kept");
+    rig.put(2, "order.placed", "entity-0", "kept");
+    rig.roll();
+    rig.put(2, "order.placed", "entity-0", "open");
+    rig.settle();
+    rig.retire();
+    rig.close();
+    let checkpoint = rig.blocks(3)[0];
+    flip_body(&rig, 3, &checkpoint);
+    let report = open_damaged(&mut rig);
+    assert_eq!(report.damage.len(), 1);
+    check_served(&mut rig, Tenant(1), &[]);
+    check_served(&mut rig, Tenant(2), &[]);
+    let newest = QuerySpec { order: Order::Descending, ..QuerySpec::all(Tenant(1), 10) };
+    let (found, summary) = rig.query(newest).unwrap();
+    assert_eq!((found.len(), summary.total), (1, Some(1)));
 }

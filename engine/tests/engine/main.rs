@@ -8,6 +8,8 @@ mod crash_points;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod disk_format;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod real_files;
