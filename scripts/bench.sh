@@ -13,7 +13,7 @@
 #   REPEATS=3  DURATION=3  WARMUP=0.5  BATCHES="1 10 100 500"  CONNECTIONS=64  DEPTH=1  EVENT_BYTES=220
 #   BENCH_DIR     where the data directories are made (default: under target/, on a disk and not in memory)
 #   DEVICE        whose flushes are counted (default: the disk under BENCH_DIR)
-#   RINGLOG_BIN, RINGLOG_LOAD_BIN, NULL_SERVER_BIN   use these programs and build nothing
+#   SERVER_BIN, LOAD_BIN, NULL_BIN   use these programs and build nothing
 set -euo pipefail
 
 repeats=${REPEATS:-3}
@@ -26,15 +26,15 @@ event_bytes=${EVENT_BYTES:-220}
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 release=$target/release
-ringlog=${RINGLOG_BIN:-$release/ringlog}
-load=${RINGLOG_LOAD_BIN:-$release/ringlog-load}
-null_server=${NULL_SERVER_BIN:-$release/null_server}
+ringlog=${SERVER_BIN:-$release/ringlog}
+load=${LOAD_BIN:-$release/ringlog-load}
+null_server=${NULL_BIN:-$release/null_server}
 results=${1:-$target/bench-$(date +%Y%m%d-%H%M%S).jsonl}
 
-if [ -z "${RINGLOG_BIN:-}" ] || [ -z "${RINGLOG_LOAD_BIN:-}" ]; then
+if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
 fi
-if [ -z "${NULL_SERVER_BIN:-}" ]; then
+if [ -z "${NULL_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog-benches --bin null_server)
 fi
 

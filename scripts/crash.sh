@@ -11,7 +11,7 @@
 #   RATE           events per second (default 20000)
 #   SECONDS_MAX    the whole script ends in failure after so long (default 280)
 #   KEEP=1         leave the working directory; a failure always leaves it
-#   RINGLOG_BIN, RINGLOG_LOAD_BIN   use these programs and build nothing
+#   SERVER_BIN, LOAD_BIN   use these programs and build nothing
 set -euo pipefail
 
 rounds=${1:-50}
@@ -21,12 +21,12 @@ rate=${RATE:-20000}
 seconds_max=${SECONDS_MAX:-280}
 root=$(cd "$(dirname "$0")/.." && pwd)
 release=${CARGO_TARGET_DIR:-$root/target}/release
-ringlog=${RINGLOG_BIN:-$release/ringlog}
-load=${RINGLOG_LOAD_BIN:-$release/ringlog-load}
+ringlog=${SERVER_BIN:-$release/ringlog}
+load=${LOAD_BIN:-$release/ringlog-load}
 
 case $rounds in '' | *[!0-9]* | 0) echo "usage: scripts/crash.sh [ROUNDS=50]" >&2; exit 2 ;; esac
 
-if [ -z "${RINGLOG_BIN:-}" ] || [ -z "${RINGLOG_LOAD_BIN:-}" ]; then
+if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
 fi
 # The time for building is not the test's.

@@ -14,7 +14,7 @@
 #   DEVICE        whose flushes are counted, as in vda (default: the disk under BENCH_DIR)
 #   RINGLOG_IO    auto, uring or fallback: how the server does its I/O
 #   SYNC          dsync or fdatasync: how a write is made durable
-#   RINGLOG_BIN, RINGLOG_LOAD_BIN   use these programs and build nothing
+#   SERVER_BIN, LOAD_BIN   use these programs and build nothing
 set -euo pipefail
 
 requests=${REQUESTS:-2000}
@@ -22,10 +22,10 @@ attempts=${ATTEMPTS:-5}
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 release=$target/release
-ringlog=${RINGLOG_BIN:-$release/ringlog}
-load=${RINGLOG_LOAD_BIN:-$release/ringlog-load}
+ringlog=${SERVER_BIN:-$release/ringlog}
+load=${LOAD_BIN:-$release/ringlog-load}
 
-if [ -z "${RINGLOG_BIN:-}" ] || [ -z "${RINGLOG_LOAD_BIN:-}" ]; then
+if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
 fi
 

@@ -11,7 +11,7 @@
 #   BENCH_DIR     where the data directory is made (default: under target/, on a disk and not in memory)
 #   RINGLOG_IO    auto, uring or fallback: how the server does its I/O
 #   KEEP=1        leave the working directory; a failure always leaves it
-#   RINGLOG_BIN, RINGLOG_LOAD_BIN   use these programs and build nothing
+#   SERVER_BIN, LOAD_BIN   use these programs and build nothing
 set -euo pipefail
 
 gib=${1:-10}
@@ -19,10 +19,10 @@ case $gib in '' | *[!0-9]* | 0) echo "usage: scripts/restart.sh [GIB=10]" >&2; e
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 release=$target/release
-ringlog=${RINGLOG_BIN:-$release/ringlog}
-load=${RINGLOG_LOAD_BIN:-$release/ringlog-load}
+ringlog=${SERVER_BIN:-$release/ringlog}
+load=${LOAD_BIN:-$release/ringlog-load}
 
-if [ -z "${RINGLOG_BIN:-}" ] || [ -z "${RINGLOG_LOAD_BIN:-}" ]; then
+if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
 fi
 
