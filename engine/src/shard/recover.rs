@@ -193,6 +193,14 @@ impl Shard {
                     expected = Expected { sequence: first.header.sequence(), previous_crc: None };
                 }
             }
+            let begins_with_checkpoint =
+                segment.block_at(SEGMENT_BLOCKS_FROM).is_ok_and(|block| block.kind == BlockKind::Checkpoint);
+            if !begins_with_checkpoint
+                && let Some(previous) = place.checked_sub(1).and_then(|previous| found[previous].sealed.clone())
+            {
+                // What the checkpoint would have said, the sealed segment before it can tell.
+                builder.load_state(disk, &config, &previous)?;
+            }
             let later = LaterBlocks::read(disk, &config, &found[place + 1..], &mut wholes)?;
             builder.index.clear();
             let scanned = builder.scan(&segment, &mut expected, &later)?;

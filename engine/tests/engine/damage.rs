@@ -376,6 +376,8 @@ fn rot_in_the_checkpoint_of_the_open_segment_is_damage() {
     let report = open_damaged(&mut rig);
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
     assert_eq!((report.damage[0].segment, report.damage[0].from), (SegmentNumber(2), checkpoint.offset));
+    // Only the checkpoint is gone: every event is where it was.
+    assert_eq!(report.damage[0].positions, []);
     for tenant in 1..=3 {
         check_served(&mut rig, Tenant(tenant), &[]);
     }
