@@ -166,14 +166,6 @@ pub fn block_bytes(body_bytes: usize) -> usize {
     (BLOCK_HEADER_BYTES + body_bytes).next_multiple_of(ALIGNMENT)
 }
 
-/// How long the block in front of `page` says it is, within what a block can be. The page is not checked.
-pub fn claimed_block_bytes(page: &[u8]) -> u64 {
-    const AT: usize = std::mem::offset_of!(BlockHeader, body_bytes);
-    let claimed =
-        page.get(AT..AT + 4).and_then(|bytes| bytes.first_chunk::<4>()).map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    (block_bytes(claimed as usize) as u64).min(BLOCK_BYTES_MAX as u64)
-}
-
 /// Writes the header in front of a body that already stands in `block[BLOCK_HEADER_BYTES..]`, zeroes the padding,
 /// and returns the block's length and its header checksum. `header`'s own checksums and fixed fields are filled in here.
 pub fn finish_block(block: &mut [u8], mut header: BlockHeader, body_bytes: usize) -> (usize, u32) {

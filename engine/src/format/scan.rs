@@ -39,18 +39,21 @@ pub struct FoundBlock<'a> {
     pub body: &'a [u8],
 }
 
-/// A segment in memory, to be scanned: as much of its front as bears any mark of this life. Behind that there is nothing.
+/// A part of a segment in memory, to be scanned. Behind its end nothing is found.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentBytes<'a> {
     pub shard: u32,
     pub number: SegmentNumber,
     pub epoch: u64,
     pub segment_bytes: u64,
+    /// Where in the segment `bytes` begins.
+    pub base: u64,
     pub bytes: &'a [u8],
 }
 
 impl<'a> SegmentBytes<'a> {
-    fn place(&self, offset: u64) -> BlockPlace {
+    /// What must be true of a block at `offset`.
+    pub fn place(&self, offset: u64) -> BlockPlace {
         BlockPlace {
             shard: self.shard,
             segment: self.number,
@@ -62,7 +65,7 @@ impl<'a> SegmentBytes<'a> {
 
     /// The block at `offset`, whichever it is.
     pub fn block_at(&self, offset: u64) -> Result<FoundBlock<'a>, BlockError> {
-        let page = self.bytes.get(offset as usize..).unwrap_or_default();
+        let page = self.from(offset);
         let (header, kind) = BlockHeader::parse(page, &self.place(offset))?;
         let body = header.body(page)?;
         Ok(FoundBlock { header, kind, offset, body })
@@ -73,7 +76,7 @@ impl<'a> SegmentBytes<'a> {
         if offset + ALIGNMENT as u64 > self.segment_bytes {
             return Err(LogEnd::Full);
         }
-        if offset + ALIGNMENT as u64 > self.bytes.len() as u64 {
+        if self.from(offset).len() < ALIGNMENT {
             return Err(LogEnd::Empty);
         }
         let block = match self.block_at(offset) {
@@ -96,7 +99,7 @@ impl<'a> SegmentBytes<'a> {
     pub fn blocks_from(&self, offset: u64) -> Vec<FoundBlock<'a>> {
         let mut found = Vec::new();
         let mut at = offset;
-        while at + ALIGNMENT as u64 <= self.bytes.len() as u64 {
+        while self.from(at).len() >= ALIGNMENT {
             at += match self.block_at(at) {
                 Ok(block) => {
                     found.push(block);
@@ -108,25 +111,14 @@ impl<'a> SegmentBytes<'a> {
         found
     }
 
-    /// The end of the last page at or behind `offset` that bears this life's epoch in a header's place; `offset` if there is none.
-    /// A header that is whole claims its body too.
-    pub fn marked_until(&self, offset: u64) -> u64 {
-        let mut until = offset;
-        let mut at = offset;
-        while at + ALIGNMENT as u64 <= self.bytes.len() as u64 {
-            if self.is_this_life(at) {
-                let claimed = BlockHeader::parse(&self.bytes[at as usize..], &self.place(at))
-                    .map_or(ALIGNMENT as u64, |(header, _)| header.block_bytes());
-                until = until.max(at + claimed);
-            }
-            at += ALIGNMENT as u64;
-        }
-        until
+    fn from(&self, offset: u64) -> &'a [u8] {
+        let start = offset.checked_sub(self.base).and_then(|start| usize::try_from(start).ok());
+        start.and_then(|start| self.bytes.get(start..)).unwrap_or_default()
     }
 
     /// Whether a page begins like a block of this life, whole or torn.
     fn is_this_life(&self, offset: u64) -> bool {
-        bears_mark(&self.bytes[offset as usize..offset as usize + ALIGNMENT], self.epoch)
+        bears_mark(self.from(offset), self.epoch)
     }
 }
 

@@ -12,6 +12,7 @@ mod admit;
 mod commit;
 pub mod jobs;
 pub mod names;
+mod reader;
 pub mod recover;
 mod segments;
 

@@ -8,18 +8,18 @@
 //! W is the highest durable sequence that any valid block carries. A bad block at or below W, or with a valid block of
 //! this life further beyond it than the in-flight window, had been acknowledged. Crashing anywhere in here leads to the same state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use crate::event::{EventBatch, EventKey, FingerprintKey};
 use crate::format::batch::{BatchError, BatchView};
-use crate::format::block::{BLOCK_FLAG_WINDOWED, BlockError, BlockKind, claimed_block_bytes};
+use crate::format::block::{BlockError, BlockKind};
 use crate::format::checkpoint::checkpoint_entries;
 use crate::format::index::{IndexError, IndexIdentity, IndexResident};
 use crate::format::record::{Record, RecordError};
 use crate::format::run::RunView;
-use crate::format::scan::{Expected, FoundBlock, LogEnd, SegmentBytes, bears_mark};
+use crate::format::scan::{Expected, FoundBlock, LogEnd};
 use crate::format::segment::{SEGMENT_BLOCKS_FROM, SegmentError, SegmentHeader};
 use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, Tenant, Version};
 use crate::index::active::ActiveIndex;
@@ -31,6 +31,7 @@ use crate::shard::jobs::{JobError, seal};
 use crate::shard::names::{
     QUARANTINE_DIR, ShardEntry, free_path, index_path, log_path, parse_name, quarantine_path, run_path,
 };
+use crate::shard::reader::{SegmentReader, Window};
 use crate::shard::segments::{Frozen, NextSegment, OpenSegment};
 use crate::shard::{Now, ReadOnly, Shard, ShardConfig, ShardStats, TenantState, TenantStates};
 
@@ -153,7 +154,9 @@ impl Shard {
             report: &mut report,
         };
         let mut expected = Expected { sequence: BlockSequence(1), previous_crc: None };
-        let mut wholes = Wholes::default();
+        let mut window = Window::new(config.home.segment_bytes);
+        // How far the marks of this life reach in each segment that was looked at.
+        let mut surveys: BTreeMap<SegmentNumber, u64> = BTreeMap::new();
         let mut frozen = VecDeque::new();
         let mut open: Option<OpenSegment> = None;
         let mut cut: Option<(usize, u64)> = None;
@@ -179,31 +182,27 @@ impl Shard {
                 continue;
             }
             builder.report.segments_scanned += 1;
-            let bytes = wholes.read(disk, &found[place].segment, config.home.segment_bytes)?;
-            let segment = SegmentBytes {
-                shard: config.home.shard.0,
-                number: found[place].number,
-                epoch: found[place].segment.epoch,
-                segment_bytes: config.home.segment_bytes,
-                bytes: &bytes,
-            };
-            if place == 0 {
+            let this = Arc::clone(&found[place].segment);
+            let mut reader = SegmentReader::new(disk, &config.home, &this, &mut window);
+            let first = reader.view(SEGMENT_BLOCKS_FROM)?.block_at(SEGMENT_BLOCKS_FROM).ok();
+            let begins_with_checkpoint = first.is_some_and(|block| block.kind == BlockKind::Checkpoint);
+            if let Some(first) = first
+                && place == 0
+            {
                 // The oldest segment says itself where it begins.
-                if let Ok(first) = segment.block_at(SEGMENT_BLOCKS_FROM) {
-                    expected = Expected { sequence: first.header.sequence(), previous_crc: None };
-                }
+                expected = Expected { sequence: first.header.sequence(), previous_crc: None };
             }
-            let begins_with_checkpoint =
-                segment.block_at(SEGMENT_BLOCKS_FROM).is_ok_and(|block| block.kind == BlockKind::Checkpoint);
             if !begins_with_checkpoint
                 && let Some(previous) = place.checked_sub(1).and_then(|previous| found[previous].sealed.clone())
             {
                 // What the checkpoint would have said, the sealed segment before it can tell.
-                builder.load_state(disk, &config, &previous)?;
+                builder.load_state(disk, &config, &previous, &mut window)?;
             }
-            let later = LaterBlocks::read(disk, &config, &found[place + 1..], &mut wholes)?;
+            let later = LaterBlocks::read(disk, &config, &found[place + 1..], &mut window, &mut surveys)?;
             builder.index.clear();
-            let scanned = builder.scan(&segment, &mut expected, &later)?;
+            let mut reader = SegmentReader::new(disk, &config.home, &this, &mut window);
+            let scanned = builder.scan(&mut reader, this.number, &mut expected, &later)?;
+            surveys.insert(this.number, scanned.marked_until);
             if scanned.blocks > 0 {
                 last_used = Some(place);
             }
@@ -268,7 +267,7 @@ impl Shard {
             // No segment is open: the state is what the last sealed one leaves behind.
             builder.index.clear();
             if let Some(last) = sealed.last() {
-                builder.load_state(disk, &config, last)?;
+                builder.load_state(disk, &config, last, &mut window)?;
             }
         }
         let visible = builder.index.event_count();
@@ -279,7 +278,7 @@ impl Shard {
         }
         let is_damaged = end_is_lost || !builder.report.damage.is_empty();
         if !is_damaged {
-            let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence, &mut wholes)?;
+            let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence, &surveys)?;
             builder.report.tail = tail;
         }
 
@@ -347,12 +346,14 @@ struct Scanned {
     offset: u64,
     first_sequence: BlockSequence,
     blocks: u64,
+    /// How far the marks of this life reach.
+    marked_until: u64,
 }
 
 /// What the segments behind the one being scanned say about it.
 struct LaterBlocks {
     /// Sequence and chain of the next segment's first block.
-    first: Option<(BlockSequence, u32)>,
+    first: Option<(BlockSequence, Option<u32>)>,
     highest: BlockSequence,
     watermark: BlockSequence,
 }
@@ -362,7 +363,8 @@ impl LaterBlocks {
         disk: &dyn Disk,
         config: &ShardConfig,
         segments: &[Found],
-        wholes: &mut Wholes,
+        window: &mut Window,
+        surveys: &mut BTreeMap<SegmentNumber, u64>,
     ) -> Result<LaterBlocks, DiskError> {
         let mut later = LaterBlocks { first: None, highest: BlockSequence(0), watermark: BlockSequence(0) };
         for (place, found) in segments.iter().enumerate() {
@@ -372,26 +374,20 @@ impl LaterBlocks {
                 later.watermark = later.watermark.max(BlockSequence(identity.last_sequence));
                 if place == 0 {
                     // The index does not keep the chain of the first block; its number decides.
-                    later.first = Some((BlockSequence(identity.first_sequence), u32::MAX));
+                    later.first = Some((BlockSequence(identity.first_sequence), None));
                 }
                 continue;
             }
-            let bytes = wholes.read(disk, &found.segment, config.home.segment_bytes)?;
-            let segment = SegmentBytes {
-                shard: config.home.shard.0,
-                number: found.number,
-                epoch: found.segment.epoch,
-                segment_bytes: config.home.segment_bytes,
-                bytes: &bytes,
-            };
-            for block in segment.blocks_from(SEGMENT_BLOCKS_FROM) {
+            let survey = SegmentReader::new(disk, &config.home, &found.segment, window).survey(SEGMENT_BLOCKS_FROM)?;
+            surveys.insert(found.number, survey.marked_until);
+            for block in survey.blocks {
                 if place == 0 && block.offset == SEGMENT_BLOCKS_FROM {
-                    later.first = Some((block.header.sequence(), block.header.previous_crc.get()));
+                    later.first = Some((block.sequence, Some(block.previous_crc)));
                 }
-                if block.header.flags & BLOCK_FLAG_WINDOWED != 0 {
-                    later.highest = later.highest.max(block.header.sequence());
+                if block.is_windowed {
+                    later.highest = later.highest.max(block.sequence);
                 }
-                later.watermark = later.watermark.max(BlockSequence(block.header.durable_sequence.get()));
+                later.watermark = later.watermark.max(block.durable_sequence);
             }
         }
         Ok(later)
@@ -399,7 +395,8 @@ impl LaterBlocks {
 
     fn goes_on_with(&self, expected: &Expected) -> bool {
         self.first.is_some_and(|(sequence, crc)| {
-            sequence == expected.sequence && (crc == u32::MAX || expected.previous_crc.is_none_or(|known| known == crc))
+            let follows = crc.zip(expected.previous_crc).is_none_or(|(crc, known)| crc == known);
+            sequence == expected.sequence && follows
         })
     }
 }
@@ -408,15 +405,22 @@ impl Builder<'_> {
     /// Takes every block of a segment that belongs to the log, and says how the log goes on.
     fn scan(
         &mut self,
-        segment: &SegmentBytes<'_>,
+        reader: &mut SegmentReader<'_>,
+        number: SegmentNumber,
         expected: &mut Expected,
         later: &LaterBlocks,
     ) -> Result<Scanned, OpenError> {
         let mut offset = SEGMENT_BLOCKS_FROM;
-        let mut scanned = Scanned { end: ScanEnd::GoesOn, offset, first_sequence: expected.sequence, blocks: 0 };
+        let mut scanned = Scanned {
+            end: ScanEnd::GoesOn,
+            offset,
+            first_sequence: expected.sequence,
+            blocks: 0,
+            marked_until: offset,
+        };
         let mut gap: Option<Damage> = None;
         loop {
-            let end = match segment.expected_at(offset, expected) {
+            let end = match reader.view(offset)?.expected_at(offset, expected) {
                 Ok(block) => match self.take_block(&block, &mut gap) {
                     Ok(()) => {
                         offset += block.header.block_bytes();
@@ -430,29 +434,30 @@ impl Builder<'_> {
                         continue;
                     }
                     Err(BodyError::Malformed) => LogEnd::Bad(BlockError::BodyCrc),
-                    Err(BodyError::Newer(what)) => return Err(OpenError::Newer { segment: segment.number, what }),
+                    Err(BodyError::Newer(what)) => return Err(OpenError::Newer { segment: number, what }),
                 },
                 Err(LogEnd::Bad(BlockError::Version(_))) => {
-                    return Err(OpenError::Newer { segment: segment.number, what: "block version" });
+                    return Err(OpenError::Newer { segment: number, what: "block version" });
                 }
                 Err(LogEnd::Bad(BlockError::UnknownKind(_) | BlockError::UnknownFlags(_))) => {
-                    return Err(OpenError::Newer { segment: segment.number, what: "kind of block" });
+                    return Err(OpenError::Newer { segment: number, what: "kind of block" });
                 }
                 Err(end) => end,
             };
             if later.goes_on_with(expected) {
                 break;
             }
-            let beyond = segment.blocks_from(offset);
-            let beyond: Vec<_> = beyond.iter().filter(|block| block.header.sequence() > expected.sequence).collect();
+            let survey = reader.survey(offset)?;
+            scanned.marked_until = survey.marked_until;
+            let beyond: Vec<_> = survey.blocks.iter().filter(|block| block.sequence > expected.sequence).collect();
             let watermark = beyond
                 .iter()
-                .map(|block| BlockSequence(block.header.durable_sequence.get()))
+                .map(|block| block.durable_sequence)
                 .fold(self.watermark.max(later.watermark), BlockSequence::max);
             let highest = beyond
                 .iter()
-                .filter(|block| block.header.flags & BLOCK_FLAG_WINDOWED != 0)
-                .map(|block| block.header.sequence())
+                .filter(|block| block.is_windowed)
+                .map(|block| block.sequence)
                 .fold(later.highest, BlockSequence::max);
             let was_acknowledged =
                 expected.sequence <= watermark || highest.0 >= expected.sequence.0 + IN_FLIGHT_BLOCKS_MAX;
@@ -461,11 +466,11 @@ impl Builder<'_> {
                 break;
             }
             debug_assert!(end != LogEnd::Full || later.first.is_some() || expected.sequence <= watermark);
-            let resume = beyond.first().map(|block| (block.offset, block.header.sequence()));
-            let to = resume.map_or(segment.bytes.len() as u64, |(offset, _)| offset);
+            let resume = beyond.first().map(|block| (block.offset, block.sequence));
+            let to = resume.map_or(reader.segment_bytes(), |(offset, _)| offset);
             let next = resume.map(|(_, sequence)| sequence).or(later.first.map(|(sequence, _)| sequence));
             let damage = Damage {
-                segment: segment.number,
+                segment: number,
                 from: offset,
                 to,
                 sequences: Some((expected.sequence, next.map_or(watermark, |next| BlockSequence(next.0 - 1)))),
@@ -567,21 +572,16 @@ impl Builder<'_> {
     }
 
     /// The state that a sealed segment leaves behind: its checkpoint, moved on by its own events.
-    fn load_state(&mut self, disk: &dyn Disk, config: &ShardConfig, sealed: &SealedSegment) -> Result<(), DiskError> {
-        let mut page = Buffer::new(ALIGNMENT);
-        disk.read(&sealed.segment.file, SEGMENT_BLOCKS_FROM, &mut page)?;
-        let front =
-            SEGMENT_BLOCKS_FROM + claimed_block_bytes(&page).min(config.home.segment_bytes - SEGMENT_BLOCKS_FROM);
-        let mut bytes = Buffer::new(front as usize);
-        disk.read(&sealed.segment.file, 0, &mut bytes)?;
-        let segment = SegmentBytes {
-            shard: config.home.shard.0,
-            number: sealed.segment.number,
-            epoch: sealed.segment.epoch,
-            segment_bytes: config.home.segment_bytes,
-            bytes: &bytes,
-        };
-        let checkpoint = segment.block_at(SEGMENT_BLOCKS_FROM).ok();
+    fn load_state(
+        &mut self,
+        disk: &dyn Disk,
+        config: &ShardConfig,
+        sealed: &SealedSegment,
+        window: &mut Window,
+    ) -> Result<(), DiskError> {
+        let mut reader = SegmentReader::new(disk, &config.home, &sealed.segment, window);
+        let view = reader.view(SEGMENT_BLOCKS_FROM)?;
+        let checkpoint = view.block_at(SEGMENT_BLOCKS_FROM).ok();
         let entries = checkpoint.as_ref().and_then(|block| checkpoint_entries(block.body));
         match entries {
             Some(entries) => {
@@ -828,62 +828,6 @@ fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<
     Ok(Some(SealedSegment { segment: Arc::clone(segment), index_file, resident }))
 }
 
-/// Bytes of a segment that are looked at together.
-const SCAN_WINDOW_BYTES: usize = 4 << 20;
-
-/// Segments that are looked at more than once while a shard is opened.
-#[derive(Default)]
-struct Wholes(VecDeque<(SegmentNumber, Arc<Buffer>)>);
-
-impl Wholes {
-    /// The open segment, the next one, and one between them while the log is cut.
-    const KEPT: usize = 3;
-
-    fn read(&mut self, disk: &dyn Disk, segment: &SegmentFile, bytes: u64) -> Result<Arc<Buffer>, DiskError> {
-        if let Some((_, whole)) = self.0.iter().find(|(number, _)| *number == segment.number) {
-            return Ok(Arc::clone(whole));
-        }
-        let whole = Arc::new(read_marked(disk, segment, bytes)?);
-        if self.0.len() == Wholes::KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back((segment.number, Arc::clone(&whole)));
-        Ok(whole)
-    }
-}
-
-/// The front of a segment up to the last mark of this life. What lies behind is looked at in passing and not kept:
-/// touching memory costs more than reading into it.
-fn read_marked(disk: &dyn Disk, segment: &SegmentFile, bytes: u64) -> Result<Buffer, DiskError> {
-    let mut until = 0;
-    let mut window = Buffer::new((SCAN_WINDOW_BYTES as u64).min(bytes) as usize);
-    let mut at = 0;
-    while at < bytes {
-        let wanted = (bytes - at).min(window.len() as u64) as usize;
-        let read = disk.read(&segment.file, at, &mut window[..wanted])?;
-        if read < wanted {
-            return Err(DiskError::ShortTransfer);
-        }
-        for (page_index, page) in window[..wanted].chunks_exact(ALIGNMENT).enumerate() {
-            if bears_mark(page, segment.epoch) {
-                let claimed = claimed_block_bytes(page).min(bytes - at);
-                until = until.max((at + (page_index * ALIGNMENT) as u64 + claimed).min(bytes));
-            }
-        }
-        at += wanted as u64;
-    }
-    let mut marked = Buffer::new((until as usize).max(ALIGNMENT));
-    let mut at = 0;
-    while at < until as usize {
-        let read = disk.read(&segment.file, at as u64, &mut marked[at..until as usize])?;
-        if read == 0 {
-            return Err(DiskError::ShortTransfer);
-        }
-        at += read;
-    }
-    Ok(marked)
-}
-
 /// Cuts what lies beyond the end of the log: copied aside durably, then wiped durably, before anything is appended.
 /// Segments that hold nothing of the log go back to the pool. `keep`: how many of `found` hold something.
 fn cut_tail(
@@ -893,7 +837,7 @@ fn cut_tail(
     cut: Option<(usize, u64)>,
     keep: usize,
     sequence: BlockSequence,
-    wholes: &mut Wholes,
+    surveys: &BTreeMap<SegmentNumber, u64>,
 ) -> Result<Option<CutTail>, DiskError> {
     let mut tail: Option<CutTail> = None;
     let mut quarantined = Vec::new();
@@ -905,23 +849,14 @@ fn cut_tail(
     let mut wipes = Vec::new();
     for (place, segment) in found.iter().enumerate() {
         let Some(from) = from_of(place) else { continue };
-        let bytes = wholes.read(disk, &segment.segment, config.home.segment_bytes)?;
-        let view = SegmentBytes {
-            shard: config.home.shard.0,
-            number: segment.number,
-            epoch: segment.segment.epoch,
-            segment_bytes: config.home.segment_bytes,
-            bytes: &bytes,
-        };
-        let until = view.marked_until(from);
+        let until = surveys.get(&segment.number).copied().unwrap_or(from);
         if until > from {
-            quarantined.push(quarantine(
-                disk,
-                config,
-                sequence,
-                segment.number,
-                &bytes[from as usize..until as usize],
-            )?);
+            let mut bytes = Buffer::new((until - from) as usize);
+            let bytes = &mut bytes[..(until - from) as usize];
+            if disk.read(&segment.segment.file, from, bytes)? < bytes.len() {
+                return Err(DiskError::ShortTransfer);
+            }
+            quarantined.push(quarantine(disk, config, sequence, segment.number, bytes)?);
             tail.get_or_insert(CutTail { segment: segment.number, offset: from, sequence, quarantined: Vec::new() });
             wipes.push((place, from, until));
         }

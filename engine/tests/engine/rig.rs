@@ -396,6 +396,7 @@ impl Rig {
             number: SegmentNumber(number),
             epoch: header.expect("a segment of this shard").epoch.get(),
             segment_bytes: bytes.len() as u64,
+            base: 0,
             bytes: &bytes,
         };
         let blocks = segment.blocks_from(SEGMENT_BLOCKS_FROM);
