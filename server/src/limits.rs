@@ -168,8 +168,12 @@ pub const KEEP_ALIVE_IDLE_US: u64 = 60 * SECOND_US;
 /// Silent close after it: a connection that has not sent anything yet.
 pub const FIRST_REQUEST_IDLE_US: u64 = 5 * SECOND_US;
 
-/// The connection is dropped after it: a send that makes no progress.
+/// The connection is dropped after it: a send that does not end, and is no longer than [`UNSENT_BYTES_MAX`].
 pub const WRITE_STALL_US: u64 = 30 * SECOND_US;
+
+/// A longer send has that much more time: the ring tells of its end alone, and one piece of an answer can be several
+/// megabytes. A quarter of a megabit a second is slow for any client.
+pub const WRITE_RATE_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
 
 /// The connection is closed after it, however little of [`LINGER_BYTES_MAX`] was read.
 pub const LINGER_US: u64 = 2 * SECOND_US;

@@ -21,6 +21,8 @@ pub enum Event {
     Reload,
     /// A core's thread has ended, asked to or not.
     CoreEnded { core: usize, panicked: bool },
+    /// The control thread has panicked.
+    ControlDied,
 }
 
 /// Turns signals into events from here on. Before `is_serving` there is nothing to finish, and a stop ends the process.

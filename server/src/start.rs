@@ -309,7 +309,7 @@ impl Server {
     ) -> Result<Server, ServeError> {
         let (mailboxes, addresses): (Vec<_>, Vec<_>) = (0..config.cores).map(|_| mailbox()).unzip();
         let acks = Arc::new(Acks::new(config.cores, catalog.snapshot.epoch));
-        let publish = Box::new(ToCores { addresses: addresses.clone() });
+        let publish = Box::new(ToCores { addresses: addresses.clone(), events: events.clone() });
         let no_thread = |error| ServeError::new(Exit::Other, format_args!("cannot start a thread: {error}"));
         let control =
             ControlThread::start(catalog.control, publish, Arc::clone(&acks), ACKNOWLEDGE_WITHIN).map_err(no_thread)?;
@@ -365,6 +365,7 @@ impl Server {
                 Ok(Event::Stop) => return self.stop(inbox),
                 Ok(Event::Reload) => reload_keys(&self.control.handle(), &self.keys_file),
                 Ok(Event::CoreEnded { core, panicked }) => return Err(core_died(core, panicked)),
+                Ok(Event::ControlDied) => return Err(control_died()),
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(reminder) = &self.reminder {
                         tracing::warn!("{reminder}");
@@ -389,6 +390,7 @@ impl Server {
             match inbox.recv() {
                 Ok(Event::CoreEnded { core, panicked: true }) => return Err(core_died(core, true)),
                 Ok(Event::CoreEnded { .. }) => running -= 1,
+                Ok(Event::ControlDied) => return Err(control_died()),
                 Ok(Event::Stop) => return Err(ServeError::new(Exit::Interrupted, "interrupted while stopping")),
                 Ok(Event::Reload) => {}
                 Err(_) => unreachable!("the signal thread keeps a sender"),
@@ -409,6 +411,11 @@ fn core_died(core: usize, panicked: bool) -> ServeError {
     let how = if panicked { "panicked" } else { "ended without being asked to" };
     // The others hold nothing acknowledged that is not on disk, and cannot answer for this one's tenants.
     ServeError::new(Exit::Other, format_args!("core {core} {how}: leaving, so that a restart recovers"))
+}
+
+fn control_died() -> ServeError {
+    // Nothing can be revoked any more, and those who wait for an answer would wait for ever.
+    ServeError::new(Exit::Other, "the control thread panicked: leaving, so that a restart recovers")
 }
 
 /// Tells everybody who waits for a core that it has ended, however it did.
@@ -432,13 +439,14 @@ impl Drop for CoreEnd {
 /// How deltas reach the cores.
 struct ToCores {
     addresses: Vec<Address>,
+    events: Sender<Event>,
 }
 
 impl Publish for ToCores {
     fn publish(&mut self, delta: &Arc<Delta>) {
         for (core, address) in self.addresses.iter().enumerate() {
-            // A core that has ended needs none, and has acknowledged everything. A full mailbox has room for deltas
-            // unless its core stands still, and then its acknowledgement misses.
+            // A core that has ended needs none, and has acknowledged everything. One that stands still makes no room,
+            // and then its acknowledgement misses.
             if address.send(Message::Delta(Arc::clone(delta))).is_err() {
                 tracing::warn!(core, epoch = delta.epoch, "a core's mailbox took no change of the catalog");
             }
@@ -448,6 +456,11 @@ impl Publish for ToCores {
     fn core_is_stuck(&mut self, core: usize) {
         tracing::error!(core, "a core stands still, and may let in what was revoked: ending the process");
         std::process::abort();
+    }
+
+    fn control_has_died(&mut self) {
+        // Nobody listens any more once the server is leaving.
+        let _ = self.events.send(Event::ControlDied);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::event::FingerprintKey;
 use crate::format::batch::{BatchView, head_bytes};
 use crate::format::index::{GROUP_BYTES, GROUP_EVENTS, group_columns};
 use crate::format::record::{RECORD_HEADER_BYTES, Record};
-use crate::ids::{Micros, Position, SegmentNumber, Version};
+use crate::ids::{Micros, Position, SegmentNumber, Tenant, Version};
 use crate::index::active::Match;
 use crate::index::sealed::{SealedFilter, SealedSegment, SegmentFile, Snapshot};
 use crate::io::{Buffer, DiskDone, DiskError, DiskFile, DiskOp, ReadFrom};
@@ -571,7 +571,7 @@ impl Search {
                 taken = place_index;
                 break;
             }
-            match locate(place, &fetch.spans) {
+            match locate(place, self.spec.tenant, &fetch.spans) {
                 Ok((row, record)) => {
                     bytes_taken += record.record_bytes;
                     if self.confirms(&row, &record) {
@@ -632,8 +632,9 @@ fn group_range(cursor: &SealedCursor, group: usize) -> (u64, u64) {
     (from, to)
 }
 
-/// Finds a place's batch and record in what was read. `Err`: how many record bytes to read to find out more.
-fn locate<'a>(place: &Place, spans: &'a [Span]) -> Result<(RowAt, Record<'a>), u64> {
+/// Finds a place's batch, which must be the tenant's, and its record in what was read. `Err`: how many record bytes to
+/// read to find out more.
+fn locate<'a>(place: &Place, tenant: Tenant, spans: &'a [Span]) -> Result<(RowAt, Record<'a>), u64> {
     let mut record_bytes = RECORD_GUESS_BYTES;
     // Later spans were read again: they know better.
     let batch_offset = u64::from(place.found.batch_offset);
@@ -647,7 +648,7 @@ fn locate<'a>(place: &Place, spans: &'a [Span]) -> Result<(RowAt, Record<'a>), u
         if batch.is_none()
             && let Some(bytes) = span.at(batch_offset)
         {
-            batch = BatchView::parse(bytes).ok();
+            batch = BatchView::parse(bytes).ok().filter(|batch| batch.tenant() == tenant);
         }
         if record.is_none()
             && let Some(bytes) = span.at(record_offset)

@@ -41,18 +41,18 @@ impl Shard {
     fn make_place(&mut self, pending: &Pending, now: Now, out: &mut Output) -> Place {
         let event_count = pending.batch.event_count();
         let batch_bytes = head_bytes(event_count) + pending.batch.records().len();
+        if self.tenants.get(pending.batch.tenant()).is_none() && self.is_full_of_tenants() {
+            return Place::Never(AppendError::TenantLimit);
+        }
         // Behind every block with content there is room for the one that says how far the log is durable: a segment that
         // ended exactly full could not say it, and its last block could not be told from a torn tail.
         let watermark_bytes = block_bytes(0);
-        let largest =
-            self.config.home.segment_bytes - crate::format::segment::SEGMENT_BLOCKS_FROM - self.checkpoint_bytes();
+        let front = crate::format::segment::SEGMENT_BLOCKS_FROM + self.checkpoint_bytes();
+        let largest = self.config.home.segment_bytes.saturating_sub(front);
         if (block_bytes(batch_bytes) + watermark_bytes) as u64 > largest
             || event_count > self.config.segment_events_max()
         {
             return Place::Never(AppendError::TooLarge);
-        }
-        if self.tenants.len() >= SHARD_TENANTS_MAX && self.tenants.get(pending.batch.tenant()).is_none() {
-            return Place::Never(AppendError::TenantLimit);
         }
         let next_position = self.tenants.get(pending.batch.tenant()).map_or(1, |state| state.next_position.0);
         if next_position + event_count as u64 > POSITION_MAX {
@@ -88,6 +88,11 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether one tenant more is too many: their checkpoint opens every segment, and must leave half of it for events.
+    fn is_full_of_tenants(&self) -> bool {
+        self.tenants.len() >= SHARD_TENANTS_MAX || self.checkpoint_bytes() > self.config.home.segment_bytes / 2
     }
 
     fn place_after_roll(&mut self, now: Now, out: &mut Output) -> Place {

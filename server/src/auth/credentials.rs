@@ -210,11 +210,16 @@ impl Credentials {
     }
 
     fn check(&mut self, secret: &[u8], now: Micros) -> Option<Principal> {
+        let is_token = self.keys.is_token(secret);
         if let Some(verified) = self.cache.find(secret) {
-            // Bytes that were right once and are allowed no more are not right in another way: no second look.
-            return self.principal(verified, now);
+            let principal = self.principal(verified, now);
+            // A token names its slot: what it pointed at once and points at no more, it will not again. A key that was
+            // taken back can be given once more, and then it has another.
+            if is_token || principal.is_some() {
+                return principal;
+            }
         }
-        let verified = if self.keys.is_token(secret) { self.check_token(secret)? } else { self.check_key(secret)? };
+        let verified = if is_token { self.check_token(secret)? } else { self.check_key(secret)? };
         let principal = self.principal(verified, now)?;
         self.cache.insert(secret, verified);
         Some(principal)

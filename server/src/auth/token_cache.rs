@@ -67,12 +67,16 @@ impl TokenCache {
         None
     }
 
-    /// Remembers a secret that is not in here. The one that goes is the next that was not used since the hand passed.
+    /// Remembers a secret, in the place of what was known of it. Otherwise the one that goes is the next that was not
+    /// used since the hand passed.
     pub fn insert(&mut self, secret: &[u8], verified: Verified) {
         let tag = self.tag(secret);
         let set = &mut self.sets[set_index(tag)];
-        let way = match set.ways.iter().position(Option::is_none) {
-            Some(free) => free,
+        let is_it = |entry: &Entry| same_bytes(&entry.secret, secret);
+        let known = (0..WAYS).find(|way| set.tags[*way] == tag && set.ways[*way].as_ref().is_some_and(is_it));
+        let free = || set.ways.iter().position(Option::is_none);
+        let way = match known.or_else(free) {
+            Some(way) => way,
             None => set.victim(),
         };
         set.tags[way] = tag;
@@ -149,6 +153,8 @@ mod tests {
         }
         assert_eq!(cache.find(&secret[1..]), None);
         assert_eq!(cache.find(b""), None);
+        cache.insert(&secret, verified(4));
+        assert_eq!(cache.find(&secret), Some(verified(4)));
         cache.clear();
         assert_eq!(cache.find(&secret), None);
     }

@@ -34,14 +34,17 @@ pub const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How deltas reach cores. Implemented by whoever owns their mailboxes.
 pub trait Publish: Send {
-    /// Puts `delta` into every core's mailbox and wakes every core. Must not wait for them.
+    /// Puts `delta` into every core's mailbox and wakes every core. Must not wait for them, but for room.
     fn publish(&mut self, delta: &Arc<Delta>);
 
     /// `core` did not acknowledge in time. What it would still let in is not known: a server ends the process here.
     fn core_is_stuck(&mut self, core: usize);
+
+    /// The control thread is panicking. Whoever waits for an answer of it would wait for ever: a server ends.
+    fn control_has_died(&mut self);
 }
 
-/// Called once, on the control thread. It must not wait; it puts the answer into a mailbox and wakes its core.
+/// Called once, on the control thread. It puts the answer into a mailbox and wakes its core, and waits for room only.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 /// The last epoch that each core has applied.
@@ -166,6 +169,14 @@ struct Work<L> {
     publish: Box<dyn Publish>,
     acks: Arc<Acks>,
     acknowledge_within: Duration,
+}
+
+impl<L> Drop for Work<L> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.publish.control_has_died();
+        }
+    }
 }
 
 /// An answer that waits for the cores: called with whether they all have the change.

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ringlog_engine::event::EventBatch;
 use ringlog_engine::ids::ShardNumber;
@@ -16,9 +18,13 @@ use ringlog_engine::shard::Ack;
 use crate::auth::delta::Delta;
 use crate::catalog::control::{OnboardError, Onboarded};
 
-/// Messages that wait in one mailbox. Senders that find it full answer `overloaded`; deltas and answers have room
-/// kept by the ceilings on requests in flight.
+/// Messages that wait in one mailbox. Cores that find it full answer `overloaded`, or keep an answer until there is
+/// room; other threads wait.
 pub const MAILBOX_MESSAGES_MAX: usize = 65_536;
+
+/// How long a thread without a ring waits for room: as long as a core may stand still before the process ends.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+const ROOM_RETRY: Duration = Duration::from_millis(1);
 
 /// What one thread tells a core.
 #[derive(Debug)]
@@ -138,15 +144,33 @@ impl Address {
         })
     }
 
-    /// Puts a message into the mailbox and wakes its owner: for threads without a ring.
+    /// Puts a message into the mailbox and wakes its owner: for threads without a ring, never for a core. What they
+    /// send is not said again, so it waits for room. Gives the message back if the owner has gone, or stands still.
     pub fn send(&self, message: Message) -> Result<(), Message> {
-        self.post(message)?;
+        self.send_within(message, ROOM_WITHIN)
+    }
+
+    fn send_within(&self, mut message: Message, within: Duration) -> Result<(), Message> {
+        let deadline = Instant::now() + within;
+        loop {
+            let outcome = self.messages.try_send(message);
+            // Also where it is full: those who filled it may not have come to wake anybody yet.
+            self.wake();
+            message = match outcome {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(message)) if Instant::now() < deadline => message,
+                Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => return Err(message),
+            };
+            thread::sleep(ROOM_RETRY);
+        }
+    }
+
+    fn wake(&self) {
         if self.needs_wake()
             && let Some(remote) = self.shared.remote.get()
         {
             remote.wake();
         }
-        Ok(())
     }
 
     /// Wakes the owner through one's own ring if it sleeps. Call once a turn after `post`.
@@ -187,5 +211,25 @@ mod tests {
         assert!(address.post(Message::Stop).is_err());
         assert!(owner.next().is_some());
         assert!(address.post(Message::Stop).is_ok());
+    }
+
+    #[test]
+    fn a_sender_without_a_ring_waits_for_room_and_not_for_ever() {
+        let (mut owner, address) = mailbox();
+        for _ in 0..MAILBOX_MESSAGES_MAX {
+            address.post(Message::Drained).unwrap();
+        }
+        assert!(address.send_within(Message::Stop, Duration::from_millis(5)).is_err());
+        let sender = thread::spawn({
+            let address = address.clone();
+            move || address.send(Message::Stop).is_ok()
+        });
+        // Room for one: whichever comes last is the one that waited.
+        assert!(matches!(owner.next(), Some(Message::Drained)));
+        assert!(sender.join().unwrap());
+        let last = std::iter::from_fn(|| owner.next()).last();
+        assert!(matches!(last, Some(Message::Stop)));
+        drop(owner);
+        assert!(address.send(Message::Stop).is_err());
     }
 }

@@ -42,6 +42,13 @@ impl Publish for ToCores {
     fn core_is_stuck(&mut self, core: usize) {
         panic!("core {core} does not turn");
     }
+
+    fn control_has_died(&mut self) {
+        for address in &self.0 {
+            // Those who wait for an answer must not wait for ever.
+            let _ = address.send(Message::Stop);
+        }
+    }
 }
 
 struct Server {

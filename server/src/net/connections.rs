@@ -355,9 +355,9 @@ impl<C> Connections<C> {
                 let decision = service.decide(head);
                 let Decision::Accept { body_bytes_max, .. } = &decision else { return decision };
                 let body_bytes = match head.framing() {
-                    BodyFraming::Length(bytes) => (*body_bytes_max as u64).min(bytes) as usize,
-                    // A chunked one reserves as it grows.
-                    BodyFraming::None | BodyFraming::Chunked => 0,
+                    BodyFraming::Length(bytes) if bytes <= *body_bytes_max as u64 => bytes as usize,
+                    // One that is longer is refused for it, and a chunked one reserves as it grows.
+                    BodyFraming::Length(_) | BodyFraming::None | BodyFraming::Chunked => 0,
                 };
                 *has_large_bodies = body_bytes > DIRECT_RECEIVE_BYTES_MIN;
                 if !*has_large_bodies {

@@ -16,7 +16,7 @@ use crate::limits::{
     BACKLOG_BYTES_MAX, BODY_DEADLINE_US, BODY_GRACE_US, BODY_RATE_BYTES_PER_SECOND_MIN, BODY_RESERVE_BYTES,
     BUFFER_KEPT_BYTES_MAX, CONNECTION_AGE_US, DIRECT_RECEIVE_BYTES_MIN, FIRST_REQUEST_IDLE_US, HEADER_DEADLINE_US,
     KEEP_ALIVE_IDLE_US, LINGER_BYTES_MAX, LINGER_US, PIPELINE_DEPTH_MAX, REQUESTS_PER_CONNECTION_MAX, SECOND_US,
-    UNSENT_BYTES_MAX, WRITE_STALL_US,
+    UNSENT_BYTES_MAX, WRITE_RATE_BYTES_PER_SECOND_MIN, WRITE_STALL_US,
 };
 use crate::wire::chunked::ChunkDecoder;
 use crate::wire::http::{BodyFraming, Head, HeadIndex, HeadLimits, HeadScan, HttpError, Method, Version, parse_extent};
@@ -443,7 +443,7 @@ impl<T> Http1<T> {
 
     /// When [`Http1::on_deadline`] has something to do, unless bytes move before. Ask again after every event.
     pub fn deadline(&self) -> Option<u64> {
-        let stall_us = (self.sending_bytes > 0).then_some(self.send_progress_us + WRITE_STALL_US);
+        let stall_us = self.stall_deadline();
         match self.phase {
             Phase::Open => [stall_us, self.read_deadline()].into_iter().flatten().min(),
             Phase::Finishing => stall_us,
@@ -459,7 +459,7 @@ impl<T> Http1<T> {
         }
         if matches!(self.phase, Phase::Lingering { .. }) {
             self.phase = Phase::Closed;
-        } else if self.sending_bytes > 0 && self.send_progress_us + WRITE_STALL_US <= now_us {
+        } else if self.stall_deadline().is_some_and(|stall_us| stall_us <= now_us) {
             self.phase = Phase::Aborted;
         } else {
             match self.reading {
@@ -813,6 +813,12 @@ impl<T> Http1<T> {
 
     fn is_idle(&self) -> bool {
         self.is_quiet() && matches!(self.reading, Reading::Head) && self.cursor == self.pending.len()
+    }
+
+    fn stall_deadline(&self) -> Option<u64> {
+        let more_bytes = self.sending_bytes.saturating_sub(UNSENT_BYTES_MAX) as u64;
+        let more_us = more_bytes * SECOND_US / WRITE_RATE_BYTES_PER_SECOND_MIN;
+        (self.sending_bytes > 0).then_some(self.send_progress_us + WRITE_STALL_US + more_us)
     }
 
     fn read_deadline(&self) -> Option<u64> {

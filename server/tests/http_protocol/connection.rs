@@ -3,7 +3,7 @@
 use ringlog_server::limits::{
     BODY_BYTES_MAX, BODY_DEADLINE_US, BODY_GRACE_US, CONNECTION_AGE_US, FIRST_REQUEST_IDLE_US, HEADER_DEADLINE_US,
     KEEP_ALIVE_IDLE_US, LINGER_BYTES_MAX, LINGER_US, PIPELINE_DEPTH_MAX, REQUESTS_PER_CONNECTION_MAX, SECOND_US,
-    UNSENT_BYTES_MAX, WRITE_STALL_US,
+    UNSENT_BYTES_MAX, WRITE_RATE_BYTES_PER_SECOND_MIN, WRITE_STALL_US,
 };
 use ringlog_server::net::http1::{Action, Decision, Http1, Step};
 use ringlog_server::wire::http::{BodyFraming, Version};
@@ -599,6 +599,18 @@ fn a_send_without_progress_aborts() {
     assert_eq!(peer.connection.on_deadline(START_US + SECOND_US + WRITE_STALL_US), Action::Abort);
     assert_eq!(peer.connection.take_output(START_US), None);
     drop(output);
+}
+
+#[test]
+fn a_long_send_has_the_time_that_a_slow_client_needs() {
+    let mut peer = slow_peer();
+    peer.feed(get("/").as_bytes());
+    peer.connection.complete(0, &vec![b'x'; UNSENT_BYTES_MAX + 3 * WRITE_RATE_BYTES_PER_SECOND_MIN as usize]);
+    let _output = peer.connection.take_output(START_US).unwrap();
+    let deadline_us = START_US + WRITE_STALL_US + 3 * SECOND_US;
+    assert_eq!(peer.connection.deadline(), Some(deadline_us));
+    assert_eq!(peer.connection.on_deadline(deadline_us - 1), Action::Continue);
+    assert_eq!(peer.connection.on_deadline(deadline_us), Action::Abort);
 }
 
 // ----- the end -----

@@ -188,6 +188,28 @@ fn a_replaced_bootstrap_key_is_dead_at_once() {
 }
 
 #[test]
+fn a_key_that_was_taken_back_and_given_again_is_good_again() {
+    let mut fixture = fixture();
+    assert_eq!(fixture.check(STREAMING).unwrap().slot, 1);
+    let row = |slot, state| CredentialRow {
+        slot,
+        tenant: Tenant(1),
+        role: Role::ServiceAccount,
+        kind: CredentialKind::Streaming,
+        state,
+        proof: Secret::new(STREAMING).digest(),
+        ..fixture.token_row.clone()
+    };
+    let (revoked, again) = (row(1, CredentialState::Revoked), row(3, CredentialState::Active));
+    fixture.change(Change::Credential(revoked));
+    assert_eq!(fixture.check(STREAMING), Err(AuthError::Refused));
+    fixture.change(Change::Credential(again));
+    for _ in 0..2 {
+        assert_eq!(fixture.check(STREAMING).unwrap().slot, 3);
+    }
+}
+
+#[test]
 fn expiry_is_seen_in_the_row_and_in_the_token() {
     let mut fixture = fixture();
     let id = TokenId::random();

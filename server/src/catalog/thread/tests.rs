@@ -15,6 +15,7 @@ const LONG: Duration = Duration::from_secs(600);
 struct ToTest {
     deltas: Sender<Arc<Delta>>,
     stuck: Sender<usize>,
+    died: Sender<()>,
 }
 
 impl Publish for ToTest {
@@ -25,6 +26,10 @@ impl Publish for ToTest {
     fn core_is_stuck(&mut self, core: usize) {
         self.stuck.send(core).unwrap();
     }
+
+    fn control_has_died(&mut self) {
+        self.died.send(()).unwrap();
+    }
 }
 
 struct Fixture {
@@ -32,6 +37,7 @@ struct Fixture {
     acks: Arc<Acks>,
     deltas: Receiver<Arc<Delta>>,
     stuck: Receiver<usize>,
+    died: Receiver<()>,
     cores: [Credentials; 2],
 }
 
@@ -41,11 +47,11 @@ fn fixture(acknowledge_within: Duration) -> Fixture {
     control.sign_with("k1", &Secret::new("0123456789abcdef0123456789abcdef"));
     let snapshot = control.snapshot();
     let acks = Arc::new(Acks::new(2, snapshot.epoch));
-    let ((to_deltas, deltas), (to_stuck, stuck)) = (channel(), channel());
-    let publish = Box::new(ToTest { deltas: to_deltas, stuck: to_stuck });
+    let ((to_deltas, deltas), (to_stuck, stuck), (to_died, died)) = (channel(), channel(), channel());
+    let publish = Box::new(ToTest { deltas: to_deltas, stuck: to_stuck, died: to_died });
     let thread = ControlThread::start(control, publish, Arc::clone(&acks), acknowledge_within).unwrap();
     let cores = [Credentials::new(1, &snapshot), Credentials::new(2, &snapshot)];
-    Fixture { thread, acks, deltas, stuck, cores }
+    Fixture { thread, acks, deltas, stuck, died, cores }
 }
 
 fn request(email: &str) -> Onboard {
@@ -148,4 +154,16 @@ fn the_key_file_is_read_again_on_demand() {
     fixture.thread.handle().read_keys_file(missing, Micros(1), to_answer).unwrap();
     assert!(matches!(answer.recv().unwrap(), Err(KeysReadError::File(SetUpError::KeysFileMissing(_)))));
     fixture.thread.stop().unwrap();
+}
+
+#[test]
+fn a_panic_of_the_thread_is_told_and_not_waited_out() {
+    let fixture = fixture(LONG);
+    // Publishing panics where nobody takes a delta.
+    drop(fixture.deltas);
+    let (reply, answered) = reply();
+    fixture.thread.handle().onboard(request("a@x.com"), reply).unwrap();
+    assert!(answered.recv().is_err());
+    fixture.died.recv().unwrap();
+    assert!(fixture.thread.stop().is_err());
 }
