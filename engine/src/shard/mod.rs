@@ -209,6 +209,8 @@ pub struct Shard {
     last_content: BlockSequence,
     quiet_since_us: Option<u64>,
     commit_at_us: u64,
+    /// When the last block with events left.
+    submitted_at_us: u64,
     sync_in_flight: Option<SyncInFlight>,
     /// Segments rolled out of, with their last block, until an interval sync has covered it.
     unsynced: Vec<(DiskFile, BlockSequence)>,

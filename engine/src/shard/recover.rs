@@ -313,6 +313,7 @@ impl Shard {
             last_content,
             quiet_since_us: None,
             commit_at_us: now.monotonic_us,
+            submitted_at_us: 0,
             sync_in_flight: None,
             unsynced: Vec::new(),
             sync_at_us: now.monotonic_us,

@@ -72,7 +72,6 @@ struct Answer<'a> {
 #[derive(Serialize)]
 struct GettingStarted {
     ingest_event: String,
-    ingest_batch: String,
     query_events: String,
     query_by_type: String,
 }
@@ -97,7 +96,6 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, host: &str, result: &Result<On
         events_quota: made.events_quota,
         getting_started: GettingStarted {
             ingest_event: post("/api/v1/events", event),
-            ingest_batch: post("/api/v1/events/batch", &format!("{{\"events\":[{event}]}}")),
             query_events: get("/api/v1/events/query?limit=10"),
             query_by_type: get("/api/v1/events/query?event_type=user.signed_up"),
         },

@@ -4,10 +4,12 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{Io, Place, Server};
+use crate::http::Response;
 use crate::on_both;
 
 on_both! {
     three_requests_take_a_stranger_to_a_query,
+    the_three_commands_of_an_onboarding_work_when_pasted,
     the_first_run_prints_a_request_that_works,
     addresses_are_checked_and_used_once,
     an_address_may_onboard_so_often_in_an_hour,
@@ -54,25 +56,43 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
+/// Does what a shell would do with a line that begins with `curl`, and gives back the answer.
+fn paste(server: &Server, line: &str) -> Response {
+    let words = words(line);
+    assert_eq!(words[0], "curl");
+    let all_behind = |flag: &str| -> Vec<String> {
+        words.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1].clone()).collect()
+    };
+    let url = words.iter().find(|word| word.starts_with("http://")).expect("a line names an address");
+    let (host, path) = url["http://".len()..].split_once('/').unwrap();
+    let method = all_behind("-X").pop().unwrap_or("GET".to_owned());
+    let headers: String = all_behind("-H").iter().map(|header| format!("{header}\r\n")).collect();
+    let body = all_behind("-d").pop().unwrap_or_default();
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let mut client = server.connect();
+    client.send(format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\n{headers}{length}\r\n{body}").as_bytes());
+    client.answer()
+}
+
+fn the_three_commands_of_an_onboarding_work_when_pasted(io: Io) {
+    let server = Server::new(io);
+    let made = server.call("POST", "/api/v1/onboard/start", "", Some(&json!({ "email": "me@example.com" }))).json();
+    let commands = made["getting_started"].as_object().unwrap();
+    assert_eq!(commands.len(), 3);
+    let stored = paste(&server, commands["ingest_event"].as_str().unwrap());
+    assert_eq!(stored.status, 200, "{}", stored.text());
+    for query in ["query_events", "query_by_type"] {
+        let found = paste(&server, commands[query].as_str().unwrap());
+        assert_eq!((found.status, &found.json()["count"]), (200, &json!(1)), "{query}");
+    }
+}
+
 fn the_first_run_prints_a_request_that_works(io: Io) {
     let server = Server::new(io);
     let stdout = server.stdout();
     let line = stdout.lines().find(|line| line.trim_start().starts_with("curl ")).expect("a line to paste");
-    let words = words(line);
-    let behind = |flag: &str| words[1 + words.iter().position(|word| word == flag).unwrap()].clone();
-    let url = words.iter().find(|word| word.starts_with("http://")).unwrap();
-    let (host, path) = url["http://".len()..].split_once('/').unwrap();
-    assert_eq!(host.parse(), Ok(server.http));
-    let (method, header, body) = (behind("-X"), behind("-H"), behind("-d"));
-    let mut client = server.connect();
-    client.send(
-        format!(
-            "{method} /{path} HTTP/1.1\r\nHost: {host}\r\n{header}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .as_bytes(),
-    );
-    let made = client.answer();
+    assert!(line.contains(&format!("http://{}/", server.http)));
+    let made = paste(&server, line);
     assert_eq!(made.status, 201, "{}", made.text());
     server.post("/api/v1/events", made.json()["api_key"].as_str().unwrap(), &event("user-1"));
 
