@@ -230,6 +230,22 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_sync_of_the_superblock_is_noticed() {
+        let other = NewDir { random: [3; 40], ..NEW };
+        for site in [Site::Superblock, Site::SuperblockDir] {
+            let is_lost = |seed| {
+                let disk = SimDisk::new(seed);
+                disk.ignore_site(site);
+                let (made, _) = open_superblock(&disk, Some(1), NEW).unwrap();
+                disk.crash();
+                disk.reopen();
+                open_superblock(&disk, Some(1), other).map_or(true, |(found, _)| found != made)
+            };
+            assert!((0..200).any(is_lost), "{site:?}");
+        }
+    }
+
+    #[test]
     fn a_damaged_superblock_is_refused() {
         let disk = SimDisk::new(1);
         open_superblock(&disk, Some(1), NEW).unwrap();
