@@ -543,6 +543,7 @@ fn log_recovery(what: &str, dir: &Path, report: &RecoveryReport) {
             segment = tail.segment.0,
             offset = tail.offset,
             block = tail.sequence.0,
+            why = ?tail.why,
             "{what}: the log ended in a torn write, which nobody had been told was stored; cut, and kept: {kept}"
         );
     }
@@ -557,6 +558,7 @@ fn log_recovery(what: &str, dir: &Path, report: &RecoveryReport) {
             segment = damage.segment.0,
             from = damage.from,
             to = damage.to,
+            why = ?damage.why,
             "{what}: ACKNOWLEDGED EVENTS ARE DAMAGED ({lost}); nothing was cut, what is good is served, and the shard \
              takes no events until it was repaired"
         );

@@ -18,7 +18,7 @@ use crate::format::block::{BlockError, BlockKind};
 use crate::format::checkpoint::checkpoint_entries;
 use crate::format::index::{IndexError, IndexIdentity, IndexResident};
 use crate::format::record::{Record, RecordError};
-use crate::format::run::RunView;
+use crate::format::run::{RunError, RunView};
 use crate::format::scan::{Expected, FoundBlock, LogEnd};
 use crate::format::segment::{SEGMENT_BLOCKS_FROM, SegmentError, SegmentHeader};
 use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, Tenant, Version};
@@ -90,6 +90,8 @@ pub struct CutTail {
     pub segment: SegmentNumber,
     pub offset: u64,
     pub sequence: BlockSequence,
+    /// What stood where the next block belonged.
+    pub why: LogEnd,
     /// Copies of what was cut, if anything of this life was in it.
     pub quarantined: Vec<String>,
 }
@@ -103,6 +105,8 @@ pub struct Damage {
     pub to: u64,
     /// Blocks that are missing, inclusive; `None` if it cannot be told.
     pub sequences: Option<(BlockSequence, BlockSequence)>,
+    /// What stood where the first missing block belonged, if the segment was read block by block.
+    pub why: Option<LogEnd>,
     /// Positions that are missing, inclusive, of every tenant that later blocks tell of.
     pub positions: Vec<(Tenant, Position, Position)>,
 }
@@ -159,7 +163,7 @@ impl Shard {
         let mut surveys: BTreeMap<SegmentNumber, u64> = BTreeMap::new();
         let mut frozen = VecDeque::new();
         let mut open: Option<OpenSegment> = None;
-        let mut cut: Option<(usize, u64)> = None;
+        let mut cut: Option<(usize, u64, LogEnd)> = None;
         let mut end_is_lost = false;
         // The last segment that holds something.
         let mut last_used: Option<usize> = None;
@@ -210,7 +214,7 @@ impl Shard {
             match scanned.end {
                 ScanEnd::Tail if entities.covers(found[place].number.0) => {
                     // A merged run has taken the segment in: it was sealed, and must not be written to again.
-                    cut = Some((place, scanned.offset));
+                    cut = Some((place, scanned.offset, scanned.why));
                     let identity = builder.identity(&config, &found[place], &scanned, &expected);
                     let visible = builder.index.event_count();
                     builder.index.set_visible(visible);
@@ -222,7 +226,7 @@ impl Shard {
                     break;
                 }
                 ScanEnd::Tail => {
-                    cut = Some((place, scanned.offset));
+                    cut = Some((place, scanned.offset, scanned.why));
                     if scanned.blocks > 0 {
                         open = Some(OpenSegment {
                             file: Arc::clone(&found[place].segment),
@@ -349,6 +353,8 @@ struct Scanned {
     blocks: u64,
     /// How far the marks of this life reach.
     marked_until: u64,
+    /// Why the last block was the last one.
+    why: LogEnd,
 }
 
 /// What the segments behind the one being scanned say about it.
@@ -418,6 +424,7 @@ impl Builder<'_> {
             first_sequence: expected.sequence,
             blocks: 0,
             marked_until: offset,
+            why: LogEnd::Empty,
         };
         let mut gap: Option<Damage> = None;
         loop {
@@ -445,6 +452,7 @@ impl Builder<'_> {
                 }
                 Err(end) => end,
             };
+            scanned.why = end;
             if later.goes_on_with(expected) {
                 break;
             }
@@ -475,6 +483,7 @@ impl Builder<'_> {
                 from: offset,
                 to,
                 sequences: Some((expected.sequence, next.map_or(watermark, |next| BlockSequence(next.0 - 1)))),
+                why: Some(end),
                 positions: Vec::new(),
             };
             self.report.damage.push(damage.clone());
@@ -599,6 +608,7 @@ impl Builder<'_> {
                 from: SEGMENT_BLOCKS_FROM,
                 to: SEGMENT_BLOCKS_FROM + ALIGNMENT as u64,
                 sequences: None,
+                why: None,
                 positions: Vec::new(),
             }),
         }
@@ -619,6 +629,7 @@ impl Builder<'_> {
             from: 0,
             to: 0,
             sequences: if expected.0 < found { Some((expected, BlockSequence(found - 1))) } else { None },
+            why: None,
             positions: Vec::new(),
         });
     }
@@ -722,7 +733,7 @@ fn runs_are_whole(found: &[Found], entities: &EntityDirectory) -> bool {
     (1..oldest_kept).all(|number| entities.covers(number))
 }
 
-fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Result<EntityDirectory, DiskError> {
+fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Result<EntityDirectory, OpenError> {
     let mut runs: Vec<Arc<RunView>> = Vec::new();
     let mut ranges: Vec<(u64, u64)> = names
         .iter()
@@ -741,7 +752,14 @@ fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Re
         }
         let file = disk.open(&run_path(dir, from, to))?;
         let bytes = disk.file_bytes(&file)?;
-        let Ok(run) = RunView::open(disk.map(&file, bytes)?) else { continue };
+        let run = match RunView::open(disk.map(&file, bytes)?) {
+            Ok(run) => run,
+            Err(RunError::Version(_) | RunError::UnknownFlags(_)) => {
+                return Err(OpenError::Newer { segment: SegmentNumber(from), what: "entity run version" });
+            }
+            // Made again from its segments if they are all there; damage if not.
+            Err(_) => continue,
+        };
         let overlaps = runs.iter().any(|known| known.segments().0 <= to && from <= known.segments().1);
         if run.segments() == (from, to) && run.shard() == shard && !overlaps {
             runs.push(Arc::new(run));
@@ -772,7 +790,7 @@ fn open_segments(
                 return Err(OpenError::Newer { segment: number, what: "segment version" });
             }
             Ok(_) | Err(_) => {
-                note_unreadable(report, number, header.err());
+                note_unreadable(report, number);
                 continue;
             }
         };
@@ -791,12 +809,13 @@ fn open_segments(
 }
 
 /// A name in the log whose file is not a segment of this log: its header was durable before its name was.
-fn note_unreadable(report: &mut RecoveryReport, number: SegmentNumber, _error: Option<SegmentError>) {
+fn note_unreadable(report: &mut RecoveryReport, number: SegmentNumber) {
     report.damage.push(Damage {
         segment: number,
         from: 0,
         to: SEGMENT_BLOCKS_FROM,
         sequences: None,
+        why: None,
         positions: Vec::new(),
     });
 }
@@ -835,7 +854,7 @@ fn cut_tail(
     disk: &dyn Disk,
     config: &ShardConfig,
     found: &[Found],
-    cut: Option<(usize, u64)>,
+    cut: Option<(usize, u64, LogEnd)>,
     keep: usize,
     sequence: BlockSequence,
     surveys: &BTreeMap<SegmentNumber, u64>,
@@ -843,8 +862,8 @@ fn cut_tail(
     let mut tail: Option<CutTail> = None;
     let mut quarantined = Vec::new();
     let from_of = |place: usize| match cut {
-        Some((cut_place, offset)) if cut_place == place => Some(offset),
-        Some((cut_place, _)) if cut_place < place => Some(SEGMENT_BLOCKS_FROM),
+        Some((cut_place, offset, _)) if cut_place == place => Some(offset),
+        Some((cut_place, ..)) if cut_place < place => Some(SEGMENT_BLOCKS_FROM),
         _ => None,
     };
     let mut wipes = Vec::new();
@@ -858,14 +877,21 @@ fn cut_tail(
                 return Err(DiskError::ShortTransfer);
             }
             quarantined.push(quarantine(disk, config, sequence, segment.number, bytes)?);
-            tail.get_or_insert(CutTail { segment: segment.number, offset: from, sequence, quarantined: Vec::new() });
+            let why = cut.map_or(LogEnd::Empty, |(_, _, why)| why);
+            tail.get_or_insert(CutTail {
+                segment: segment.number,
+                offset: from,
+                sequence,
+                why,
+                quarantined: Vec::new(),
+            });
             wipes.push((place, from, until));
         }
     }
     if !quarantined.is_empty() {
         disk.sync_dir(QUARANTINE_DIR, Site::QuarantineDir)?;
     }
-    if let Some((place, _)) = cut
+    if let Some((place, ..)) = cut
         && place < keep
     {
         let file = &found[place].segment.file;

@@ -1,10 +1,14 @@
 //! Rot: what had been acknowledged and no longer verifies is named, served around, and never cut.
 
-use ringlog_engine::format::block::{BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockKind};
+use ringlog_engine::format::block::{BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockError, BlockKind};
+use ringlog_engine::format::run::{RUN_HEADER_BYTES, RUN_HEADER_CRC_FROM};
+use ringlog_engine::format::scan::LogEnd;
 use ringlog_engine::ids::{BlockSequence, Position, SegmentNumber, Tenant, Version};
+use ringlog_engine::io::{Disk, Site};
 use ringlog_engine::limits::{ALIGNMENT, RUNS_PER_TIER};
 use ringlog_engine::query::{Order, QuerySpec, SearchError};
-use ringlog_engine::shard::recover::{Damage, RecoveryReport};
+use ringlog_engine::shard::names::run_path;
+use ringlog_engine::shard::recover::{Damage, OpenError, RecoveryReport};
 use ringlog_engine::shard::{AppendError, ReadOnly};
 
 use crate::rig::{BlockAt, Event, Image, Rig};
@@ -77,6 +81,7 @@ fn rot_below_the_watermark_of_an_open_segment_is_named_and_everything_else_is_se
         from: hit.offset,
         to: hit.offset + hit.bytes,
         sequences: Some((sequence, sequence)),
+        why: Some(LogEnd::Bad(BlockError::BodyCrc)),
         positions: vec![(Tenant(2), Position(5), Position(5))],
     };
     assert_eq!(report.damage, [expected]);
@@ -155,6 +160,7 @@ fn the_log_comes_to_rest_and_knows_its_last_block_however_full_the_segment_is() 
 #[test]
 fn a_torn_tail_is_cut_and_quarantined_and_the_next_open_is_clean() {
     let mut torn = 0;
+    let mut reasons = Vec::new();
     for seed in 0..60 {
         let mut rig = Rig::new(seed);
         rig.open().unwrap();
@@ -180,6 +186,7 @@ fn a_torn_tail_is_cut_and_quarantined_and_the_next_open_is_clean() {
             torn += 1;
             assert_eq!(tail.segment, SegmentNumber(1));
             assert!(!tail.quarantined.is_empty());
+            reasons.push(tail.why);
             for path in &tail.quarantined {
                 let bytes = rig.disk.peek(path).unwrap();
                 assert!(bytes.iter().any(|&byte| byte != 0), "seed {seed}: an empty copy");
@@ -195,6 +202,7 @@ fn a_torn_tail_is_cut_and_quarantined_and_the_next_open_is_clean() {
         rig.check_acknowledged("after the cut");
     }
     assert!(torn >= 5, "only {torn} tails were torn");
+    assert!(reasons.contains(&LogEnd::Bad(BlockError::BodyCrc)), "{reasons:?}");
 }
 
 #[test]
@@ -405,4 +413,19 @@ fn a_tenant_whose_place_only_the_rotten_checkpoint_knew_is_still_served() {
     let newest = QuerySpec { order: Order::Descending, ..QuerySpec::all(Tenant(1), 10) };
     let (found, summary) = rig.query(newest).unwrap();
     assert_eq!((found.len(), summary.total), (1, Some(1)));
+}
+
+#[test]
+fn an_entity_run_of_a_newer_version_is_refused_and_left_alone() {
+    let mut rig = closed_log();
+    let path = run_path("shard-0000", 1, 1);
+    let mut newer = rig.disk.peek(&path).unwrap();
+    newer[RUN_HEADER_CRC_FROM] += 1;
+    let crc = crc32fast::hash(&newer[RUN_HEADER_CRC_FROM..RUN_HEADER_BYTES]);
+    newer[8..RUN_HEADER_CRC_FROM].copy_from_slice(&crc.to_le_bytes());
+    let file = rig.disk.open(&path).unwrap();
+    rig.disk.write(&file, 0, &newer).unwrap();
+    rig.disk.sync(&file, Site::RunFile).unwrap();
+    assert!(matches!(rig.open(), Err(OpenError::Newer { segment: SegmentNumber(1), .. })));
+    assert_eq!(rig.disk.peek(&path).unwrap(), newer);
 }
