@@ -1,7 +1,7 @@
 //! Connecting, and one request at a time: for onboarding and reading back, where speed does not matter.
 
 use crate::failure::Failure;
-use crate::http::{self, ResponseReader};
+use crate::protocol::http::{self, ResponseReader};
 use crate::target::Target;
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
@@ -121,7 +121,7 @@ async fn exchange(stream: &mut TcpStream, request: Vec<u8>) -> io::Result<(Answe
         let closed = read? == 0;
         let response = reader
             .advance(&buffer, closed)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:?}")))?;
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         if let Some(response) = response {
             let answer = Answer { status: response.status, body: response.body(&buffer).to_vec() };
             return Ok((answer, response.will_close));

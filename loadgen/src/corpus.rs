@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// 1024 events of 220 bytes stay in the second-level cache of the client's core.
 const TEMPLATE_COUNT: usize = 1024;
+const ENTITY_PREFIX: &str = "e-";
 const ENTITY_DIGITS: usize = 8;
 const SEQ_DIGITS: usize = 16;
 
@@ -142,6 +143,17 @@ pub struct Mark {
     pub rest_hash: u32,
 }
 
+/// One event as it was rendered, in its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// All of it, as a JSON object.
+    pub json: &'a [u8],
+    pub event_type: &'a [u8],
+    pub entity: &'a [u8],
+    /// A JSON value.
+    pub payload: &'a [u8],
+}
+
 #[derive(Debug)]
 pub struct Corpus {
     joined: Vec<u8>,
@@ -210,6 +222,25 @@ impl Corpus {
     }
 }
 
+impl Corpus {
+    /// The parts of `count` events that [`Corpus::append`] rendered, from template `first` on; `rendered` is all of them.
+    pub fn events<'a>(&self, rendered: &'a [u8], first: usize, count: usize) -> impl Iterator<Item = Event<'a>> {
+        let from = self.starts[first] as usize;
+        (first..first + count).map(move |index| {
+            let json = &rendered[self.starts[index] as usize - from..self.starts[index + 1] as usize - from - 1];
+            let places = &self.places[index % TEMPLATE_COUNT];
+            let cut = |range: &Range<u32>| &json[range.start as usize..range.end as usize];
+            let entity_end = places.entity_at + ENTITY_DIGITS as u32;
+            Event {
+                json,
+                event_type: cut(&places.event_type),
+                entity: cut(&(places.entity_at - ENTITY_PREFIX.len() as u32..entity_end)),
+                payload: cut(&places.payload),
+            }
+        })
+    }
+}
+
 pub fn payload_hash(payload: &[u8]) -> u64 {
     xxh3_64(payload)
 }
@@ -220,12 +251,12 @@ pub fn rest_hash(event_type: &[u8], metadata: &[u8]) -> u32 {
 }
 
 pub fn entity_name(entity: u32) -> String {
-    format!("e-{entity:08x}")
+    format!("{ENTITY_PREFIX}{entity:08x}")
 }
 
 /// The number in a name that [`entity_name`] made.
 pub fn parse_entity(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix("e-")?;
+    let digits = name.strip_prefix(ENTITY_PREFIX)?;
     let is_ours = digits.len() == ENTITY_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_ours { u32::from_str_radix(digits, 16).ok() } else { None }
 }
@@ -235,7 +266,8 @@ fn make_template(rng: &mut Rng, target_bytes: usize) -> (Vec<u8>, Places) {
     let event_type = EVENT_TYPES[rng.below(EVENT_TYPES.len() as u64) as usize];
     let type_at = text.len();
     text.push_str(event_type);
-    text.push_str(r#"","entity_id":"e-"#);
+    text.push_str(r#"","entity_id":""#);
+    text.push_str(ENTITY_PREFIX);
     let entity_at = text.len();
     text.push_str(&"0".repeat(ENTITY_DIGITS));
     text.push_str(r#"","payload":"#);
@@ -336,6 +368,23 @@ mod tests {
         let event: Event<'_> = serde_json::from_slice(&out).unwrap();
         assert_eq!(marks[0].payload_hash, payload_hash(event.payload.get().as_bytes()));
         assert_eq!(marks[0].rest_hash, rest_hash(event.event_type.as_bytes(), event.metadata.get().as_bytes()));
+    }
+
+    #[test]
+    fn rendered_events_come_apart_again() {
+        let corpus = Corpus::new(5, 220, 1000, 500);
+        let (mut rng, mut out) = (Rng::new(3), Vec::new());
+        let chosen = corpus.choose(&mut rng, 500);
+        corpus.append(&mut out, chosen, 500, Seq(9), &mut rng, None);
+        let mut count = 0;
+        for event in corpus.events(&out, chosen.0, 500) {
+            let json: serde_json::Value = serde_json::from_slice(event.json).unwrap();
+            assert_eq!(json["event_type"].as_str().map(str::as_bytes), Some(event.event_type));
+            assert_eq!(json["entity_id"].as_str().map(str::as_bytes), Some(event.entity));
+            assert_eq!(json["payload"], serde_json::from_slice::<serde_json::Value>(event.payload).unwrap());
+            count += 1;
+        }
+        assert_eq!(count, 500);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Small servers for the tests: a good one that keeps events in memory, and several that misbehave.
 
-use crate::http::find;
+use crate::protocol::http::find;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::io::{Read, Write};

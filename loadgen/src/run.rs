@@ -4,7 +4,7 @@ use crate::cli::{RunArgs, TargetArgs};
 use crate::client::Client;
 use crate::corpus::{Corpus, Seq};
 use crate::failure::{EXIT_OTHER, EXIT_UNAVAILABLE, Failure};
-use crate::http;
+use crate::protocol::http;
 use crate::ledger::LedgerWriter;
 use crate::probe;
 use crate::report::{self, Summary};

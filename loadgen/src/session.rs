@@ -11,7 +11,7 @@
 
 use crate::client::{Connected, connect};
 use crate::corpus::Seq;
-use crate::http::{FramingError, Response, ResponseReader};
+use crate::protocol::{Answer, Outcome, ReadError, Step};
 use crate::ledger::LedgerWriter;
 use crate::stats::Stats;
 use crate::target::Target;
@@ -353,7 +353,8 @@ impl Session {
     }
 
     async fn read_all(&self, mut reader: OwnedReadHalf<TcpStream>) -> End {
-        let mut parser = ResponseReader::default();
+        let mut parser = self.shared.workload.protocol.reader();
+        let mut reply = Vec::new();
         let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES_FIRST);
         let mut acks = Vec::new();
         loop {
@@ -373,16 +374,17 @@ impl Session {
             let mut is_last = false;
             while !is_last {
                 let rest = &buffer[offset..];
-                match parser.advance(rest, closed) {
-                    Ok(Some(response)) => {
-                        if !(100..200).contains(&response.status) && !self.answered(now, &response, rest, &mut acks) {
+                match parser.advance(rest, closed, &mut reply) {
+                    Ok(Step::Answer(answer)) => {
+                        if !self.answered(now, &answer, rest, &mut acks) {
                             return End::Error("answer nobody asked for");
                         }
-                        is_last = response.will_close;
-                        offset += response.consumed;
+                        is_last = answer.will_close;
+                        offset += answer.consumed;
                     }
-                    Ok(None) => break,
-                    Err(FramingError::Truncated) => return End::Error("closed in mid-answer"),
+                    Ok(Step::Aside { consumed }) => offset += consumed,
+                    Ok(Step::More) => break,
+                    Err(ReadError::Truncated) => return End::Error("closed in mid-answer"),
                     Err(_) => return End::Error("malformed answer"),
                 }
             }
@@ -405,7 +407,7 @@ impl Session {
     }
 
     /// Books an answer to the oldest request; `false` when there is none.
-    fn answered(&self, now: u64, response: &Response, buffer: &[u8], acks: &mut Vec<crate::ledger::Ack>) -> bool {
+    fn answered(&self, now: u64, answer: &Answer, buffer: &[u8], acks: &mut Vec<crate::ledger::Ack>) -> bool {
         let shared = &*self.shared;
         let Some(pending) = ({
             let mut books = self.books.borrow_mut();
@@ -414,7 +416,7 @@ impl Session {
         }) else {
             return false;
         };
-        let judged = shared.workload.judge(pending.sent, response.status, response.body(buffer), acks);
+        let judged = shared.workload.judge(pending.sent, &answer.outcome, answer.body(buffer), acks);
         let mut stats = shared.stats.borrow_mut();
         stats.last_answer_at = now;
         let first: Seq = pending.sent.first_seq;
@@ -429,13 +431,13 @@ impl Session {
                     stats.requests_in_window += 1;
                     stats.events_in_window += u64::from(pending.sent.event_count);
                     stats.bytes_out_in_window += u64::from(pending.request_bytes);
-                    stats.bytes_in_in_window += response.consumed as u64;
+                    stats.bytes_in_in_window += answer.consumed as u64;
                 }
             }
             Err(kind) => {
                 // A 4xx promises that nothing was stored; anything else promises nothing.
-                if (400..500).contains(&response.status) {
-                    shared.with_ledger(|ledger| ledger.refused(first, response.status));
+                if let Outcome::Status(status @ 400..500) = answer.outcome {
+                    shared.with_ledger(|ledger| ledger.refused(first, status));
                 }
                 stats.error(&kind);
             }

@@ -1,8 +1,9 @@
 //! What is sent, and what a good answer looks like.
 
 use crate::corpus::{Corpus, Mark, Rng, Seq, entity_name};
-use crate::http;
+use crate::protocol::http;
 use crate::ledger::{Ack, Tenant, id_hash};
+use crate::protocol::{Outcome, Protocol};
 use serde::Deserialize;
 use std::borrow::Cow;
 
@@ -26,6 +27,7 @@ pub enum Kind {
 
 #[derive(Debug)]
 pub struct Workload {
+    pub protocol: Protocol,
     pub kind: Kind,
     pub scrutiny: Scrutiny,
     connection_count: u32,
@@ -90,7 +92,7 @@ impl Workload {
                 }
             })
             .collect();
-        Self { kind, scrutiny, connection_count, heads }
+        Self { protocol: Protocol::Http, kind, scrutiny, connection_count, heads }
     }
 
     /// Appends the next request of `stream`.
@@ -148,8 +150,13 @@ impl Workload {
     }
 
     /// Whether an answer is good; with [`Scrutiny::Everything`] fills `acks`. The error is its kind, for counting.
-    pub fn judge(&self, sent: Written, status: u16, body: &[u8], acks: &mut Vec<Ack>) -> Result<(), String> {
+    pub fn judge(&self, sent: Written, outcome: &Outcome, body: &[u8], acks: &mut Vec<Ack>) -> Result<(), String> {
         acks.clear();
+        let status = match outcome {
+            Outcome::Good => return Ok(()),
+            Outcome::Refused(kind) => return Err(kind.clone()),
+            Outcome::Status(status) => *status,
+        };
         if !(200..300).contains(&status) {
             return Err(status_kind(status, body));
         }
@@ -278,7 +285,7 @@ mod tests {
         let thorough = events(Scrutiny::Everything, &[1]);
         let check = |count: u32, status: u16, body: &str, expected: Result<(), &str>| {
             for workload in [&quick, &thorough] {
-                let judged = workload.judge(written(count), status, body.as_bytes(), &mut Vec::new());
+                let judged = workload.judge(written(count), &Outcome::Status(status), body.as_bytes(), &mut Vec::new());
                 assert_eq!(judged, expected.map_err(str::to_owned));
             }
         };
@@ -302,7 +309,7 @@ mod tests {
         let workload = events(Scrutiny::Everything, &[1]);
         let mut acks = Vec::new();
         let body = br#"{"ingested":2,"events":[{"event_id":"a","version":7},{"event_id":"b","version":9}]}"#;
-        workload.judge(written(2), 200, body, &mut acks).unwrap();
+        workload.judge(written(2), &Outcome::Status(200), body, &mut acks).unwrap();
         assert_eq!(acks, [Ack { id_hash: id_hash("a"), version: 7 }, Ack { id_hash: id_hash("b"), version: 9 }]);
     }
 }
