@@ -11,8 +11,8 @@
 
 use crate::client::{Connected, connect};
 use crate::corpus::Seq;
-use crate::protocol::{Answer, Outcome, ReadError, Step};
 use crate::ledger::LedgerWriter;
+use crate::protocol::{Answer, Outcome, ReadError, Step};
 use crate::stats::Stats;
 use crate::target::Target;
 use crate::workload::{Scrutiny, Stream, Workload, Written};
@@ -353,7 +353,7 @@ impl Session {
     }
 
     async fn read_all(&self, mut reader: OwnedReadHalf<TcpStream>) -> End {
-        let mut parser = self.shared.workload.protocol.reader();
+        let mut parser = self.shared.workload.protocol.reader(0);
         let mut reply = Vec::new();
         let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES_FIRST);
         let mut acks = Vec::new();

@@ -1,8 +1,8 @@
 //! What is sent, and what a good answer looks like.
 
 use crate::corpus::{Corpus, Mark, Rng, Seq, entity_name};
-use crate::protocol::http;
 use crate::ledger::{Ack, Tenant, id_hash};
+use crate::protocol::http;
 use crate::protocol::{Outcome, Protocol};
 use serde::Deserialize;
 use std::borrow::Cow;

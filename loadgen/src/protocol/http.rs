@@ -161,7 +161,9 @@ fn parse_head(text: &[u8], head_bytes: usize) -> Result<Head, ReadError> {
     let mut length = None;
     let mut chunked = false;
     for line in lines {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { return Err(ReadError::Malformed("not HTTP")) };
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            return Err(ReadError::Malformed("not HTTP"));
+        };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             let text = std::str::from_utf8(value).map_err(|_| ReadError::Malformed("content-length"))?;
