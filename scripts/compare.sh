@@ -79,20 +79,25 @@ load_pid=
 sampler_pid=
 ticks_per_second=$(getconf CLK_TCK)
 
-cleanup() {
+cleanup_side() {
     local pid
     for pid in $sampler_pid $load_pid; do
         kill -9 "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    stop_process "$server_pid"
+    stop_process "$server_pid" INT
+}
+cleanup() {
+    cleanup_side
     rm -rf "$work"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
+# Ends the side that is being measured; the others go on without it.
 fail() {
-    echo "$script: FAILED: $*" >&2
+    printf '\n%s: FAILED: %s\n' "$script" "$*" >&2
+    echo "$*" >"$work/why"
     tail -n 10 "$server_log" >&2 2>/dev/null || true
     tail -n 10 "$work/load.log" >&2 2>/dev/null || true
     exit 1
@@ -274,9 +279,16 @@ measure() {
     printf '%s}\n' "$(cat "$work/result.json")" >>"$results"
 }
 
-# of SIDE PAIR PHASE BATCH NAME: the median of one value; a dot as PAIR stands for any.
+# lines_of SIDE PAIR PHASE BATCH: what was noted of these runs; a dot as PAIR stands for any.
+lines_of() {
+    grep "^{\"side\":\"$1\",\"pair\":\"$2[^\"]*\",\"phase\":\"$3\",\"batch_size\":$4," "$results" || true
+}
+
+# of SIDE PAIR PHASE BATCH NAME: the median of one value; nothing when there was no such run.
 of() {
-    grep "^{\"side\":\"$1\",\"pair\":\"$2[^\"]*\",\"phase\":\"$3\",\"batch_size\":$4," "$results" | number "$5" | median
+    local values
+    values=$(lines_of "$1" "$2" "$3" "$4" | number "$5")
+    [ -z "$values" ] || median <<<"$values"
 }
 
 interleave() {
@@ -344,15 +356,43 @@ kill_and_recover() {
     stop_side "$side"
 }
 
+# Everything about one side, in a process of its own whose failure is noted and ends nothing else.
+run_side() {
+    local side=$1 before=$runs_done code=0
+    set +e
+    (
+        set -e
+        trap cleanup_side EXIT
+        trap 'exit 130' INT TERM
+        [ "$side" = ringlog ] || interleave "$side"
+        progress "$side, flushes"
+        count_flushes "$side"
+        progress "$side, kill -9"
+        kill_and_recover "$side"
+    )
+    code=$?
+    set -e
+    [ "$code" -ne 130 ] || exit 130
+    runs_done=$((before + 2))
+    [ "$side" = ringlog ] || runs_done=$((runs_done + batch_count * 6))
+    [ "$code" -eq 0 ]
+}
+
 : >"$results"
 ticks_before=$(machine_ticks)
-for side in "${sides[@]}"; do
-    [ "$side" = ringlog ] || interleave "$side"
-    progress "$side, flushes"
-    count_flushes "$side"
-    progress "$side, kill -9"
-    kill_and_recover "$side"
+run_side ringlog || exit 1
+measured=(ringlog)
+for side in "${sides[@]:1}"; do
+    : >"$work/why"
+    if run_side "$side"; then
+        measured+=("$side")
+    else
+        skipped+=("$side: it failed: $(cat "$work/why")")
+        sed -i "/\"side\":\"$side\"/d; /\"pair\":\"$side\"/d" "$results"
+    fi
 done
+sides=("${measured[@]}")
+[ "${#sides[@]}" -gt 1 ] || { echo "$script: no peer was measured" >&2; exit 1; }
 took_seconds=$SECONDS
 steal_all=$(echo "$ticks_before $(machine_ticks)" | awk '{ all = $6 - $3; printf "%.2f", all ? 100 * ($5 - $2) / all : 0 }')
 printf '\r%90s\r' '' >&2

@@ -3,7 +3,7 @@
 title[redis]="Redis streams"
 client[redis]=ringlog-load
 durability[redis]="\`appendonly yes\`, \`appendfsync always\`: acknowledged after fdatasync of its log, commands of the same moment share one"
-setting[redis]="XADD with four fields; a batch is that many XADDs in one write, not atomic; all of it in memory; no index by type or entity, JSON not looked at"
+setting[redis]="XADD with four fields; a batch is that many between MULTI and EXEC, atomic; all of it in memory; no index by type or entity, JSON not looked at"
 
 redis_find() {
     redis_program=${REDIS_BIN:-$(command -v redis-server || true)}

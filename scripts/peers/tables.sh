@@ -2,7 +2,7 @@
 
 # one SIDE PHASE BATCH NAME: a value that was taken once.
 one() {
-    grep "^{\"side\":\"$1\",\"pair\":\"\",\"phase\":\"$2\",\"batch_size\":$3," "$results" | number "$4" | tail -n 1
+    lines_of "$1" "" "$2" "$3" | number "$4" | tail -n 1
 }
 
 # show DECIMALS VALUE: with commas between the thousands.
@@ -19,7 +19,7 @@ show() {
 # marks SIDE PAIR PHASE BATCH: what is wrong with these runs, as letters that the legend explains.
 marks() {
     local text=
-    [ "$(of "$1" "$2" "$3" "$4" error_count | cut -d. -f1)" -eq 0 ] || text+=e
+    most "$1" "$2" "$3" "$4" error_count 0 || text+=e
     most "$1" "$2" "$3" "$4" client_percent 95 || text+=c
     most "$1" "$2" "$3" "$4" stolen_percent 1 || text+=s
     [ -z "$text" ] || printf ' (%s)' "$text"
@@ -27,7 +27,7 @@ marks() {
 
 # most SIDE PAIR PHASE BATCH NAME LIMIT: whether no run is above the limit.
 most() {
-    grep "^{\"side\":\"$1\",\"pair\":\"$2[^\"]*\",\"phase\":\"$3\",\"batch_size\":$4," "$results" | number "$5" |
+    lines_of "$1" "$2" "$3" "$4" | number "$5" |
         awk -v limit="$6" '$1 > limit { above = 1 } END { exit above }'
 }
 
