@@ -16,10 +16,19 @@ pub struct Response {
     pub status: u16,
     pub will_close: bool,
     pub consumed: usize,
+    pub head_bytes: usize,
     pub body: Body,
 }
 
 impl Response {
+    /// The first header of that name; `buffer` is the one that [`ResponseReader::advance`] was given.
+    pub fn header<'a>(&self, buffer: &'a [u8], name: &str) -> Option<&'a str> {
+        let head = std::str::from_utf8(&buffer[..self.head_bytes]).ok()?;
+        let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        let mut of_name = lines.filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        of_name.next().map(|(_, value)| value.trim())
+    }
+
     /// The body; `buffer` is the one that [`ResponseReader::advance`] was given.
     pub fn body<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
         match &self.body {
@@ -96,7 +105,13 @@ impl ResponseReader {
             },
         };
         *self = Self::default();
-        Ok(Some(Response { status: head.status, will_close: head.will_close, consumed, body }))
+        Ok(Some(Response {
+            status: head.status,
+            will_close: head.will_close,
+            consumed,
+            head_bytes: head.head_bytes,
+            body,
+        }))
     }
 
     fn read_head(&mut self, buffer: &[u8]) -> Result<Option<Head>, ReadError> {
