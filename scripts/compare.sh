@@ -222,11 +222,12 @@ stop_side() {
     server_pid=
 }
 
-# start_load SIDE FLAGS...: in the background, with the side's own generator where it has one.
+# start_load SIDE FLAGS...: in the background, with the side's own generator where it has one. Without --rate a closed loop.
 start_load() {
     local side=$1
     shift
     set -- run --quiet "${target_flags[@]}" --event-bytes "$event_bytes" --timeout 20 --json "$work/result.json" "$@"
+    case " $* " in *' --rate '*) ;; *) set -- "$@" --closed ;; esac
     rm -f "$work/result.json" "$work/stop"
     if declare -F "${side}_load" >/dev/null; then
         "${side}_load" "$@" >"$work/load.log" 2>&1 &

@@ -20,7 +20,7 @@ show() {
 marks() {
     local text=
     most "$1" "$2" "$3" "$4" error_count 0 || text+=e
-    most "$1" "$2" "$3" "$4" client_percent 95 || text+=c
+    if ! most "$1" "$2" "$3" "$4" client_percent 95 || lines_of "$1" "$2" "$3" "$4" | grep -q '"loader_bound":true'; then text+=c; fi
     most "$1" "$2" "$3" "$4" stolen_percent 1 || text+=s
     [ -z "$text" ] || printf ' (%s)' "$text"
 }
@@ -162,7 +162,7 @@ write_tables() {
         row "p99 there, ms" cell_p99
     done
     echo
-    echo "Marks: (e) some requests failed, (c) the client's core was full, so that the server could do more, (s) more than 1 % of the machine was stolen meanwhile."
+    echo "Marks: (e) some requests failed, (c) the client was the bound, so that the server could do more, (s) more than 1 % of the machine was stolen meanwhile."
     echo "Latency at half counts from the intended moment of sending. Each side's half is of its own max: a faster side is asked more."
     echo "CPU is of all of the server's processes; the kernel's own threads are not in it."
     echo

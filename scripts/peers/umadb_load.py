@@ -156,6 +156,7 @@ def main():
     parser.add_argument("--count", type=int)
     parser.add_argument("--warmup", type=float, default=0.0)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--closed", action="store_true", help="what it does without --rate")
     parser.add_argument("--event-bytes", type=int, default=220)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timeout", type=float, help="taken and not used: the client has its own")
