@@ -16,6 +16,11 @@ show() {
         printf "%s%s", whole, rest }'
 }
 
+# show_ms MICROSECONDS: nothing took none, so that 0 means that nothing was answered in time.
+show_ms() {
+    show 2 "$(awk -v us="$1" 'BEGIN { if (us > 0) print us / 1000 }')"
+}
+
 # marks SIDE PAIR PHASE BATCH: what is wrong with these runs, as letters that the legend explains.
 marks() {
     local text=
@@ -63,9 +68,9 @@ cell_ratio() {
 }
 cell_cpu() { show 2 "$(of "$1" "$(pair_of "$1")" max "$batch" server_us)"; }
 cell_half() { show 0 "$(of "$1" "$(pair_of "$1")" half "$batch" events_per_second)"; marks "$1" "$(pair_of "$1")" half "$batch"; }
-cell_p50() { show 2 "$(of "$1" "$(pair_of "$1")" half "$batch" response_p50_us | awk '{ print $1 / 1000 }')"; }
-cell_p99() { show 2 "$(of "$1" "$(pair_of "$1")" half "$batch" response_p99_us | awk '{ print $1 / 1000 }')"; }
-cell_closed_p99() { show 2 "$(of "$1" "$(pair_of "$1")" max "$batch" service_p99_us | awk '{ print $1 / 1000 }')"; }
+cell_p50() { show_ms "$(of "$1" "$(pair_of "$1")" half "$batch" response_p50_us)"; }
+cell_p99() { show_ms "$(of "$1" "$(pair_of "$1")" half "$batch" response_p99_us)"; }
+cell_closed_p99() { show_ms "$(of "$1" "$(pair_of "$1")" max "$batch" service_p99_us)"; }
 
 cell_memory() { show 0 "$(divide "$(one "$1" kill 100 memory_kib)" 1024)"; }
 cell_events() { show 0 "$(one "$1" kill 100 held)"; }
@@ -83,7 +88,7 @@ cell_flushes() { show 0 "$(one "$1" flushes "$batch" disk_flushes)"; }
 
 bytes_per_event() {
     awk -v from="$(one "$1" kill 100 disk_before_kib)" -v to="$(one "$1" kill 100 disk_kib)" -v held="$(one "$1" kill 100 held)" \
-        'BEGIN { if (held > 0) print (to - from) * 1024 / held }'
+        'BEGIN { if (held > 0 && to > from) print (to - from) * 1024 / held }'
 }
 
 # Whether it flushed at least once for each request of a lone client.
@@ -177,7 +182,7 @@ write_tables() {
     row "acknowledged and lost" cell_lost
     echo
     echo "Sides hold different numbers of events, as each was fed for the same time. ringlog writes segments of 128 MiB in advance, PostgreSQL its log in pieces of 16 MiB:"
-    echo "their growth is rounded up. The page cache is warm when a side comes back. A kill -9 proves nothing about power cuts."
+    echo "their growth is rounded up; UmaDB makes its file of 256 MiB at its start, whose filling does not show (-). The page cache is warm when a side comes back. A kill -9 proves nothing about power cuts."
     echo
     echo "**Where ringlog loses, by these figures**"
     echo
