@@ -116,7 +116,7 @@ fi
 #   NAME_target    sets target_flags: where the load generator finds it
 #   NAME_read      succeeds when a read gave the newest event
 #   NAME_count     prints how many events it holds
-#   NAME_load      optional: another load generator, with the flags of ringlog-load
+#   NAME_load      optional: another load generator, with the flags of ringlog-load and --begin-file, made when it begins to send
 declare -A title client durability setting version connections_max
 
 # wait_until COMMAND...: every 10 ms until it succeeds. Fails after a minute, or when the server has ended.
@@ -228,13 +228,19 @@ start_load() {
     shift
     set -- run --quiet "${target_flags[@]}" --event-bytes "$event_bytes" --timeout 20 --json "$work/result.json" "$@"
     case " $* " in *' --rate '*) ;; *) set -- "$@" --closed ;; esac
-    rm -f "$work/result.json" "$work/stop"
+    rm -f "$work/result.json" "$work/stop" "$work/begin"
     if declare -F "${side}_load" >/dev/null; then
-        "${side}_load" "$@" >"$work/load.log" 2>&1 &
+        "${side}_load" "$@" --begin-file "$work/begin" >"$work/load.log" 2>&1 &
     else
         "${on_client_core[@]}" "$load" "$@" >"$work/load.log" 2>&1 &
     fi
     load_pid=$!
+}
+
+# Until a generator that takes long to start sends; the others do at once.
+await_begin() {
+    declare -F "$1_load" >/dev/null || return 0
+    while [ ! -e "$work/begin" ] && kill -0 "$load_pid" 2>/dev/null; do sleep 0.02; done
 }
 
 # A run with failed requests ends with 1 and still has a result, which says so.
@@ -257,6 +263,7 @@ measure() {
     machine=$(machine_ticks)
     start_load "$side" --connections "$(connections_of "$side")" --batch "$batch" --warmup "$warm" --duration "$duration" "$@"
     (
+        await_begin "$side"
         sleep "$(awk -v warm="$warm" 'BEGIN { print warm + 0.5 }')"
         first="$(now_us) $(cpu_ticks_of "$server_pid") $(cpu_ticks_of "$load_pid")"
         sleep "$(awk -v duration="$duration" 'BEGIN { print duration - 0.6 }')"
@@ -337,6 +344,7 @@ kill_and_recover() {
     start_fresh "$side"
     before_kib=$(du -sk "$data" | cut -f1)
     start_load "$side" --connections "$(connections_of "$side")" --batch 100 --warmup 0 --duration 3600 --stop-file "$work/stop"
+    await_begin "$side"
     sleep "$(awk -v duration="$duration" 'BEGIN { print duration + 1 }')"
     kib=$(memory_kib_of "$server_pid")
     after_kib=$(du -sk "$data" | cut -f1)

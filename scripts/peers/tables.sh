@@ -88,7 +88,7 @@ cell_flushes() { show 0 "$(one "$1" flushes "$batch" disk_flushes)"; }
 
 bytes_per_event() {
     awk -v from="$(one "$1" kill 100 disk_before_kib)" -v to="$(one "$1" kill 100 disk_kib)" -v held="$(one "$1" kill 100 held)" \
-        'BEGIN { if (held > 0 && to > from) print (to - from) * 1024 / held }'
+        'BEGIN { bytes = held > 0 ? (to - from) * 1024 / held : 0; if (bytes >= 1) print bytes }'
 }
 
 # Whether it flushed at least once for each request of a lone client.

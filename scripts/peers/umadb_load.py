@@ -1,7 +1,7 @@
 """Drives UmaDB through its own client as `ringlog-load run` drives the others, and writes the same fields of JSON.
 
     umadb_load.py run --url URL --connections N --batch N (--duration S | --count REQUESTS) [--warmup S] [--rate EVENTS]
-                      [--event-bytes N] [--seed N] [--stop-file FILE] --json FILE
+                      [--event-bytes N] [--seed N] [--stop-file FILE] [--begin-file FILE] --json FILE
     umadb_load.py count --url URL          reads the newest event, then prints how many there are; fails when there is none
 
 Closed loop without --rate. With it an open loop: request i is due at i / rate, and latency counts from that moment.
@@ -104,6 +104,8 @@ class Run:
         self.begins_at = time.perf_counter()
         self.from_at = self.begins_at + args.warmup
         self.to_at = self.from_at + args.duration if args.duration else float("inf")
+        if args.begin_file:
+            open(args.begin_file, "wb").close()
         self.ready.wait()
         while any(thread.is_alive() for thread in threads):
             if args.stop_file and os.path.exists(args.stop_file):
@@ -161,6 +163,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timeout", type=float, help="taken and not used: the client has its own")
     parser.add_argument("--stop-file")
+    parser.add_argument("--begin-file", help="made when the first request is about to be sent")
     parser.add_argument("--json")
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
