@@ -15,6 +15,7 @@ pub mod prepare;
 pub mod progress;
 mod schedule;
 mod second;
+mod starvation;
 mod thread;
 
 use crate::cli::{RunArgs, TargetArgs};
