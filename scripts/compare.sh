@@ -77,6 +77,7 @@ server_log=
 server_pid=
 load_pid=
 sampler_pid=
+side_pid=
 ticks_per_second=$(getconf CLK_TCK)
 
 cleanup_side() {
@@ -85,9 +86,13 @@ cleanup_side() {
         kill -9 "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    stop_process "$server_pid" INT
+    stop_process "$server_pid"
 }
 cleanup() {
+    if [ -n "$side_pid" ]; then
+        kill "$side_pid" 2>/dev/null || true
+        wait "$side_pid" 2>/dev/null || true
+    fi
     cleanup_side
     rm -rf "$work"
 }
@@ -365,12 +370,13 @@ kill_and_recover() {
     stop_side "$side"
 }
 
-# Everything about one side, in a process of its own whose failure is noted and ends nothing else.
+# Everything about one side, in a process of its own; whether that failed is left in `side_code`. Not to be called in a condition,
+# where nothing in it would end at an error.
 run_side() {
-    local side=$1 before=$runs_done code=0
-    set +e
+    local side=$1 before=$runs_done
+    side_code=0
     (
-        set -e
+        side_pid=
         trap cleanup_side EXIT
         trap 'exit 130' INT TERM
         [ "$side" = ringlog ] || interleave "$side"
@@ -378,22 +384,25 @@ run_side() {
         count_flushes "$side"
         progress "$side, kill -9"
         kill_and_recover "$side"
-    )
-    code=$?
-    set -e
-    [ "$code" -ne 130 ] || exit 130
+    ) &
+    # Waited for, so that a signal is acted on at once.
+    side_pid=$!
+    wait "$side_pid" || side_code=$?
+    side_pid=
+    [ "$side_code" -ne 130 ] || exit 130
     runs_done=$((before + 2))
     [ "$side" = ringlog ] || runs_done=$((runs_done + batch_count * 6))
-    [ "$code" -eq 0 ]
 }
 
 : >"$results"
 ticks_before=$(machine_ticks)
-run_side ringlog || exit 1
+run_side ringlog
+[ "$side_code" -eq 0 ] || exit 1
 measured=(ringlog)
 for side in "${sides[@]:1}"; do
     : >"$work/why"
-    if run_side "$side"; then
+    run_side "$side"
+    if [ "$side_code" -eq 0 ]; then
         measured+=("$side")
     else
         skipped+=("$side: it failed: $(cat "$work/why")")

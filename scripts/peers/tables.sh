@@ -27,6 +27,7 @@ marks() {
     most "$1" "$2" "$3" "$4" error_count 0 || text+=e
     if ! most "$1" "$2" "$3" "$4" client_percent 95 || lines_of "$1" "$2" "$3" "$4" | grep -q '"loader_bound":true'; then text+=c; fi
     most "$1" "$2" "$3" "$4" stolen_percent 1 || text+=s
+    lines_of "$1" "$2" "$3" "$4" | number requests_measured | awk '$1 < 100 { few = 1 } END { exit !few }' && text+=f
     [ -z "$text" ] || printf ' (%s)' "$text"
 }
 
@@ -167,7 +168,8 @@ write_tables() {
         row "p99 there, ms" cell_p99
     done
     echo
-    echo "Marks: (e) some requests failed, (c) the client was the bound, so that the server could do more, (s) more than 1 % of the machine was stolen meanwhile."
+    echo "Marks: (e) some requests failed, (c) the client was the bound, so that the server could do more, (s) more than 1 % of the machine was stolen meanwhile,"
+    echo "(f) fewer than 100 requests were answered, so that a p99 is the worst of them."
     echo "Latency at half counts from the intended moment of sending. Each side's half is of its own max: a faster side is asked more."
     echo "CPU is of all of the server's processes; the kernel's own threads are not in it."
     echo
