@@ -6,6 +6,7 @@
 //! ```
 
 mod alarm;
+mod books;
 mod check;
 mod connection;
 mod lane;

@@ -10,6 +10,7 @@ use crate::probe;
 use crate::report;
 use crate::result::{Operation, RUN_SCHEMA, RunResult, SEND_LAG_P99_US_MAX};
 use crate::stats::{quantiles, us_at};
+use crate::workload::mix::Shape;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// CPU time of a sending thread, in per cent, beyond which it had nothing left to give.
@@ -116,7 +117,7 @@ pub(super) fn result_of(
         connections: args.connections,
         depth: args.depth,
         threads: args.threads as u32,
-        batch: if args.batch.is_empty() { vec![1] } else { args.batch.clone() },
+        batch: batch_sizes(prepared),
         event_bytes: prepared.event_bytes,
         seed: args.seed,
         machine: probe::machine(first.ticks, last.ticks),
@@ -126,6 +127,18 @@ pub(super) fn result_of(
         service_histogram: hlog::encode(&service)?,
         response_histogram: if is_open { Some(hlog::encode(&response)?) } else { None },
     })
+}
+
+/// As the command line has them, or what stands in for it where it says nothing.
+fn batch_sizes(prepared: &Prepared) -> Vec<usize> {
+    if !prepared.args.batch.is_empty() {
+        return prepared.args.batch.clone();
+    }
+    let sizes = prepared.workload.recipe.mix.operations.iter().find_map(|operation| match &operation.shape {
+        Shape::Batch(sizes) | Shape::Lines(sizes) => Some(sizes.clone()),
+        Shape::Single | Shape::Query(_) | Shape::Raw => None,
+    });
+    sizes.unwrap_or_else(|| vec![1])
 }
 
 /// Whether the generator itself was the bottleneck: it sent late, or the machine did not let it run, or it had

@@ -2,8 +2,9 @@
 //! atomics of [`Control`] and one channel for intervals.
 
 use super::alarm::Alarm;
+use super::books::State;
 use super::connection;
-use super::lane::{Lane, Pace, Phase, State};
+use super::lane::{Lane, Pace, Phase};
 use super::schedule::Schedule;
 use super::starvation::Starvation;
 use crate::cli::run::Arrivals;
