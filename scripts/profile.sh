@@ -274,7 +274,7 @@ report() {
             return most
         }
         BEGIN {
-            count = split("receive:receive (kernel)|parse:parse|authenticate:authenticate|encode:encode|append:append|commit:commit, ours|disk:commit, write to the disk (kernel)|answer:answer|send:send (kernel)|loop:loop and connections, ours|uring:io_uring itself (kernel)|wait:waiting and waking (kernel)|network:network interrupts (kernel)|interrupts:timers and other interrupts (kernel)|syscalls:other system calls (kernel)|segments:segments, on their own thread|threads:other threads|other of ours:other of ours|unattributed:unattributed", rows, "|")
+            count = split("receive:receive (kernel)|parse:parse|authenticate:authenticate|encode:encode|append:append|commit:commit, ours|disk:commit, write to the disk (kernel)|answer:answer|send:send (kernel)|loop:loop and connections, ours|uring:io_uring itself (kernel)|wait:waiting and waking (kernel)|network:?network interrupts (kernel)|interrupts:?timers and other interrupts (kernel)|syscalls:?other system calls (kernel)|segments:?segments, on their own thread|threads:?other threads|other of ours:?other of ours|unattributed:unattributed", rows, "|")
         }
         $2 == "" { steps[$1] = $3; next }
         { places[$1 "\t" $2] = $3 }
@@ -283,6 +283,8 @@ report() {
                 cut = index(rows[row], ":")
                 step = substr(rows[row], 1, cut - 1)
                 title[step] = substr(rows[row], cut + 1)
+                # Rows with a question mark are left out where there is nothing to show.
+                if (sub(/^[?]/, "", title[step]) && !steps[step]) continue
                 printf "| %s | %.1f %% | %.2f |\n", title[step], 100 * steps[step] / total, cpu * steps[step] / total
             }
             printf "\nThe three largest steps, and what is largest in each:\n\n"
