@@ -1,1 +1,3 @@
-//! Shared set-up for the benches.
+//! What the benches and the null servers share.
+
+pub mod sample;
