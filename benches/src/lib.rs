@@ -1,3 +1,5 @@
 //! What the benches and the null servers share.
 
+pub mod announce;
+pub mod requests;
 pub mod sample;
