@@ -3,21 +3,23 @@
 //! It shares no code with the server, so that a mistake of the server's cannot hide in its own judge.
 //!
 //! ```text
-//! run ─► session (one per connection) ─► http, corpus, ledger      verify ─► client, ledger
-//!  └──► tenants ─► client ─► http                                  both ─► report
+//! run ─► lane (one per thread) ─► workload, protocol, ledger      verify ─► client, ledger
+//!  └──► tenants ─► client ─► protocol::http                       both ─► report
 //! ```
 
 mod cli;
 mod client;
 mod corpus;
 mod failure;
-mod http;
+mod hlog;
+mod interrupt;
 mod ledger;
 mod probe;
+mod protocol;
 mod report;
+mod result;
 mod ring;
 mod run;
-mod session;
 mod stats;
 mod target;
 mod tenants;

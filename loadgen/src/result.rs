@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 /// The first field of every result. A reader refuses what it does not know.
 pub const RUN_SCHEMA: &str = "ringlog-load.run.v1";
+#[expect(dead_code, reason = "the sweep has not come yet")]
 pub const SWEEP_SCHEMA: &str = "ringlog-load.sweep.v1";
 
 /// Beyond this send lag at p99 a point says more about the load generator than about the server.
@@ -132,6 +133,7 @@ pub struct Series {
 }
 
 /// What a sweep found: one line of JSON as well.
+#[expect(dead_code, reason = "the sweep has not come yet")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SweepResult {
     pub schema: String,
