@@ -8,17 +8,23 @@
 //! ```
 
 mod cli;
+mod compare;
 mod client;
 mod corpus;
 mod failure;
+mod figures;
 mod http;
+mod kept;
 mod ledger;
+mod plot;
 mod probe;
 mod report;
+mod result;
 mod ring;
 mod run;
 mod session;
 mod stats;
+mod sweep;
 mod target;
 mod tenants;
 mod verify;

@@ -141,6 +141,8 @@ pub struct SweepResult {
     pub p99_us_max: f64,
     /// The highest rate that kept it, in events (or requests) a second; absent when not even the lowest did.
     pub knee_per_second: Option<f64>,
+    /// False when no rate above was seen to fail by the server's own doing: then it is a lower bound only.
+    pub knee_found: bool,
     /// Why the sweep went no higher.
     pub ended_by: String,
     pub points: Vec<SweepPoint>,

@@ -1,0 +1,125 @@
+//! Whole sweeps without a server: results come from a formula, time from a counter.
+
+use super::*;
+use crate::kept::tests::run_result;
+use std::cell::{Cell, RefCell};
+
+const PLAN: Plan = Plan {
+    range: Range { from: 1000.0, to: 1e9, step: 2.0, precision: 0.05 },
+    p99_us_max: 10_000.0,
+    point_seconds: 8.0,
+    half_seconds: 18.0,
+    seconds_max: 600.0,
+    unit: "events",
+};
+
+struct Swept {
+    result: SweepResult,
+    told: Vec<String>,
+    /// Rates, and whether it was the half run.
+    measured: Vec<(f64, bool)>,
+}
+
+fn sweep(plan: Plan, server: impl Fn(f64) -> RunResult) -> Swept {
+    let seconds = Cell::new(0.0);
+    let (told, measured) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let (course, end, half) = conduct(
+        plan,
+        |rate, is_half| {
+            seconds.set(seconds.get() + if is_half { plan.half_seconds } else { plan.point_seconds });
+            measured.borrow_mut().push((rate, is_half));
+            Ok(RunResult { offered_per_second: Some(rate), ..server(rate) })
+        },
+        || seconds.get(),
+        |line| told.borrow_mut().push(line.to_owned()),
+    )
+    .unwrap();
+    let result = course.finish(end, 1, "ringlog-load sweep".to_owned(), half);
+    Swept { result, told: told.into_inner(), measured: measured.into_inner() }
+}
+
+/// Fast up to 50,000, too slow beyond.
+fn server(rate: f64) -> RunResult {
+    run_result(rate, if rate <= 50_000.0 { 2000.0 } else { 50_000.0 })
+}
+
+#[test]
+fn a_sweep_ends_with_the_run_at_half_of_the_knee() {
+    let Swept { result, measured, .. } = sweep(PLAN, server);
+    let knee = result.knee_per_second.unwrap();
+    assert!(result.knee_found);
+    assert!(knee <= 50_000.0 && 50_000.0 <= knee * 1.05, "{knee}");
+    assert_eq!(measured.last(), Some(&(knee / 2.0, true)));
+    assert_eq!(measured.iter().filter(|(_, is_half)| *is_half).count(), 1);
+    assert_eq!(result.half.as_ref().unwrap().offered_per_second, Some(knee / 2.0));
+    assert_eq!(result.points.len(), measured.len() - 1);
+    let text = sweep_text(&result, "events");
+    assert!(text.contains("KNEE: 49,") || text.contains("KNEE: 50,000"), "{text}");
+    assert!(text.contains("at half of it, 24,") || text.contains("at half of it, 25,000"), "{text}");
+}
+
+#[test]
+fn the_loader_as_the_limit_is_said_plainly() {
+    let Swept { result, .. } =
+        sweep(PLAN, |rate| RunResult { send_lag_p99_us: Some(rate / 20.0), ..run_result(rate, 100.0) });
+    assert!(!result.knee_found);
+    let text = sweep_text(&result, "events");
+    assert!(text.contains("NO KNEE: the knee was not found: the load generator was the limit"), "{text}");
+    assert!(text.contains("at least 19,") || text.contains("at least 20,000"), "{text}");
+    assert!(result.points.iter().any(|point| point.verdict == "bound by the loader"));
+}
+
+#[test]
+fn nothing_good_has_no_half() {
+    let Swept { result, measured, .. } = sweep(PLAN, |_| run_result(100.0, 50.0));
+    assert_eq!((result.knee_per_second, result.half.is_none()), (None, true));
+    assert_eq!(measured, [(1000.0, false), (1000.0, false)]);
+    assert!(result.ended_by.contains("begin lower with --from"), "{}", result.ended_by);
+    assert_eq!(result.points[0].verdict, "behind");
+}
+
+#[test]
+fn a_sweep_keeps_its_time_with_the_half_run() {
+    let Swept { result, measured, .. } = sweep(Plan { seconds_max: 60.0, ..PLAN }, server);
+    // 5 points of 8 s and a half run of 18 s are 58 s; a sixth point would be too much.
+    assert_eq!(measured.len(), 6);
+    assert!(!result.knee_found);
+    assert_eq!(result.knee_per_second, Some(16_000.0));
+    assert_eq!(result.ended_by, "the knee was not found in --max-seconds 60");
+}
+
+#[test]
+fn every_point_is_announced_and_judged() {
+    let Swept { told, measured, .. } = sweep(PLAN, server);
+    assert_eq!(told[0], "point 1: 1,000 events/s for 8 s (up the ladder)");
+    assert_eq!(told[1], "  good: achieved 1,000, p99 2.00 ms, 0 errors");
+    assert_eq!(told.len(), 2 * (measured.len() - 1) + 1);
+    let again = told.iter().find(|line| line.contains("again")).unwrap();
+    assert!(again.contains("64,000 events/s for 8 s (again: one bad measurement decides nothing)"), "{again}");
+    assert!(told.iter().any(|line| line.contains("(between 32,000 and 64,000)")));
+    assert!(told.iter().any(|line| line.contains("the best so far, once more")));
+}
+
+#[test]
+fn where_there_are_no_events_requests_are_counted() {
+    let plan = Plan { unit: "requests", ..PLAN };
+    let Swept { result, told, .. } = sweep(plan, |rate| RunResult {
+        events_per_second: 0.0,
+        requests_per_second: rate,
+        error_count: u64::from(3000.0 < rate),
+        ..run_result(0.0, 100.0)
+    });
+    assert!(result.knee_found);
+    assert!((2850.0..=3000.0).contains(&result.knee_per_second.unwrap()));
+    assert!(told[0].contains("requests/s"));
+}
+
+#[test]
+fn a_sweep_is_kept_and_read_back() {
+    let Swept { result, .. } = sweep(PLAN, server);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, crate::kept::tests::line(&result)).unwrap();
+    let kept = crate::kept::read(file.path()).unwrap();
+    let crate::kept::Kept::Sweep(back) = &kept[0] else { panic!("not a sweep") };
+    assert_eq!((back.points.len(), back.knee_per_second), (result.points.len(), result.knee_per_second));
+}
