@@ -1,5 +1,7 @@
 //! The command line, and nothing else: what was written, not yet what it means.
 
+use crate::compare::{self, CompareArgs};
+use crate::plot::{self, PlotArgs};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -48,6 +50,12 @@ pub enum Command {
     /// Read everything back and compare it with the ledger of a run
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
+    /// Say what became better or worse between two groups of runs, and how sure that is
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(CompareArgs),
+    /// Draw results as SVG
+    #[command(after_help = plot::EXAMPLES)]
+    Plot(PlotArgs),
 }
 
 #[derive(Debug, Clone, Args)]

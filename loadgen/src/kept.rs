@@ -26,8 +26,8 @@ pub fn read(path: &Path) -> Result<Vec<Kept>, Failure> {
         if line.trim().is_empty() {
             continue;
         }
-        let result = parse(line)
-            .map_err(|why| Failure::Usage(format!("{}, line {}: {why}", path.display(), line_index + 1)))?;
+        let result =
+            parse(line).map_err(|why| Failure::Usage(format!("{}, line {}: {why}", path.display(), line_index + 1)))?;
         kept.push(result);
     }
     if kept.is_empty() {

@@ -8,8 +8,8 @@
 //! ```
 
 mod cli;
-mod compare;
 mod client;
+mod compare;
 mod corpus;
 mod failure;
 mod figures;
@@ -41,6 +41,8 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         cli::Command::Run(args) => run::main(&args),
         cli::Command::Verify(args) => verify::main(&args),
+        cli::Command::Compare(args) => compare::main(&args),
+        cli::Command::Plot(args) => plot::main(&args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -168,7 +168,14 @@ pub fn sweep_text(sweep: &SweepResult, unit: &str) -> String {
     let _ = writeln!(
         text,
         "  {:>12} {:>12}  {:>9} {:>9} {:>9}  {:>9} {:>9} {:>7}  verdict",
-        format!("{unit}/s"), "achieved", "p50", "p99", "p99.9", "send lag", "CPU/event", "errors"
+        format!("{unit}/s"),
+        "achieved",
+        "p50",
+        "p99",
+        "p99.9",
+        "send lag",
+        "CPU/event",
+        "errors"
     );
     let mut points: Vec<&SweepPoint> = sweep.points.iter().collect();
     points.sort_by(|one, other| one.offered.total_cmp(&other.offered));

@@ -2,3 +2,5 @@
 
 mod course;
 mod search;
+
+pub const EXAMPLES: &str = "";

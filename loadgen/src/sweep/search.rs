@@ -81,7 +81,10 @@ pub struct Range {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Why {
     Ladder,
-    Between { good: f64, bad: f64 },
+    Between {
+        good: f64,
+        bad: f64,
+    },
     /// A measurement of this rate was not good: two of three alike decide.
     Again,
     Confirm,

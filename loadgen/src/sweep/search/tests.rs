@@ -103,10 +103,8 @@ fn the_ladder_doubles_then_the_search_halves() {
 #[test]
 fn a_server_that_never_breaks_is_the_limit_of_the_loader() {
     let loader = 300_000.0;
-    let outcome = find(|rate, _| Evidence {
-        send_lag_p99_us: if loader < rate { 5000.0 } else { 20.0 },
-        ..queue(rate, 1e9)
-    });
+    let outcome =
+        find(|rate, _| Evidence { send_lag_p99_us: if loader < rate { 5000.0 } else { 20.0 }, ..queue(rate, 1e9) });
     assert_eq!(outcome.end, End::LoaderBound);
     let best = outcome.best.unwrap();
     assert!(best <= loader && loader <= best * 1.05, "the lower bound is as high as it can be: {best}");
