@@ -20,7 +20,7 @@ const LEGEND_HEIGHT: f64 = 20.0;
 /// Below a panel: its labels and its title.
 const AXIS_HEIGHT: f64 = 52.0;
 /// What fits into the width at the size of notes and legend; no font is asked.
-const LINE_CHARS: usize = 135;
+pub const LINE_CHARS: usize = 135;
 
 #[derive(Debug)]
 pub struct Chart {

@@ -2,6 +2,7 @@
 //! What all results have in common becomes a note of the chart, the rest goes into the legend.
 
 use crate::figures::rate;
+use crate::plot::chart::LINE_CHARS;
 use crate::result::RunResult;
 
 /// The parts of a description, each of which may or may not be the same for all.
@@ -42,6 +43,21 @@ pub fn shared_and_own(all: &[Parts]) -> (Vec<String>, Vec<String>) {
     });
     let own = own.collect();
     (shared.into_iter().filter(|part| !part.is_empty()).collect(), own)
+}
+
+/// The parts beside each other, as many in a line as fit, none of them torn apart.
+pub fn lines(parts: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 2 + part.chars().count() <= LINE_CHARS => {
+                line.push_str("; ");
+                line.push_str(part);
+            }
+            _ => lines.push(part.clone()),
+        }
+    }
+    lines
 }
 
 fn loop_of(run: &RunResult) -> String {

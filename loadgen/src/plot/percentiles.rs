@@ -54,7 +54,7 @@ pub fn chart(files: &[Named<RunResult>]) -> Result<Chart, Failure> {
     };
     let y = Axis::latency(what, series.iter().flat_map(|series| series.line.iter().map(|(_, y)| *y)));
     let panel = Panel { x: Axis::percentiles(x_max), y, series, marks: Vec::new() };
-    Ok(Chart { title: "Latency by percentile".to_owned(), notes: vec![shared.join("; ")], panels: vec![panel] })
+    Ok(Chart { title: "Latency by percentile".to_owned(), notes: essentials::lines(&shared), panels: vec![panel] })
 }
 
 /// From the fastest to the slowest request: 1 / (1 - share of faster ones), and microseconds.

@@ -52,7 +52,7 @@ pub fn chart(files: &[Named<SweepResult>]) -> Chart {
     let y = Axis::latency("response time, from the intended send", values);
     let panel = Panel { x: Axis::rates("offered rate, per second", rates), y, series, marks };
     let markers = "Filled: good. Hollow: too slow, behind or with errors. Cross: bound by the loader.".to_owned();
-    let mut notes = vec![shared.join("; ")];
+    let mut notes = essentials::lines(&shared);
     notes.extend(all.iter().filter(|(sweep, _)| !sweep.knee_found).map(|(sweep, label)| {
         if all.len() == 1 { sweep.ended_by.clone() } else { format!("{label}: {}", sweep.ended_by) }
     }));

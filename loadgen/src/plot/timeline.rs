@@ -63,7 +63,7 @@ pub fn chart(files: &[Named<RunResult>]) -> Result<Chart, Failure> {
         Panel { x: x(""), y: rate_axis, series: rates, marks: Vec::new() },
         Panel { x: x("measured time, seconds"), y: latency_axis, series: latencies, marks: Vec::new() },
     ];
-    Ok(Chart { title: "Rate and latency over time".to_owned(), notes: vec![shared.join("; ")], panels })
+    Ok(Chart { title: "Rate and latency over time".to_owned(), notes: essentials::lines(&shared), panels })
 }
 
 /// Each value in the middle of its second.
