@@ -99,10 +99,13 @@ impl Metric {
         runs.iter().map(|run| (self.of)(run).filter(|value| value.is_finite())).collect()
     }
 
-    /// The value of each second, where the run has the figure and keeps its seconds.
-    pub fn of_seconds<'a>(&self, run: &'a RunResult) -> Option<&'a [f64]> {
+    /// The value of each second, where the run has the figure and keeps its seconds. A second without an answer has a
+    /// rate, which is none, and no time.
+    pub fn of_seconds(&self, run: &RunResult) -> Option<Vec<f64>> {
         (self.of)(run)?;
-        self.seconds.map(|seconds| seconds(run)).filter(|seconds| !seconds.is_empty())
+        let seconds = self.seconds?(run);
+        let values: Vec<f64> = seconds.iter().copied().filter(|value| !self.is_time || 0.0 < *value).collect();
+        (!values.is_empty()).then_some(values)
     }
 }
 
@@ -152,6 +155,16 @@ impl Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_without_an_answer_is_not_a_fast_one() {
+        let mut run = crate::kept::tests::run_result(1000.0, 50.0);
+        run.series.p99 = vec![50.0, 0.0, 70.0];
+        run.series.event_rate = vec![1000.0, 0.0, 1000.0];
+        assert_eq!(Metric::named("response_p99").unwrap().of_seconds(&run), Some(vec![50.0, 70.0]));
+        assert_eq!(Metric::named("events_per_second").unwrap().of_seconds(&run).unwrap().len(), 3);
+        assert_eq!(Metric::named("service_p99").unwrap().of_seconds(&run), None);
+    }
 
     #[test]
     fn thresholds_trip_beyond_their_ratio_only() {

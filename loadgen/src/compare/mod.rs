@@ -164,16 +164,14 @@ fn row(metric: &'static Metric, a: &[RunResult], b: &[RunResult], seed: u64) -> 
         ([a], [b]) => metric.of_seconds(a).zip(metric.of_seconds(b)),
         _ => None,
     };
-    let (a_mean, b_mean, interval) = match seconds {
-        Some((of_a, of_b)) => {
-            let interval = bootstrap::interval(Sample::Seconds(of_a), Sample::Seconds(of_b), seed);
-            (bootstrap::mean(of_a), bootstrap::mean(of_b), interval)
-        }
-        None => {
-            let interval = bootstrap::interval(Sample::Runs(&of_a), Sample::Runs(&of_b), seed);
-            (bootstrap::mean(&of_a), bootstrap::mean(&of_b), interval)
-        }
+    let is_of_seconds = seconds.is_some();
+    let (of_a, of_b) = seconds.unwrap_or((of_a, of_b));
+    let (sample_a, sample_b) = match is_of_seconds {
+        true => (Sample::Seconds(&of_a), Sample::Seconds(&of_b)),
+        false => (Sample::Runs(&of_a), Sample::Runs(&of_b)),
     };
+    let interval = bootstrap::interval(sample_a, sample_b, seed);
+    let (a_mean, b_mean) = (bootstrap::mean(&of_a), bootstrap::mean(&of_b));
     let ratio = Some(b_mean / a_mean).filter(|ratio| ratio.is_finite());
     let (verdict, why) = verdict(metric.better, interval, a.len().min(b.len()));
     Some(Row {

@@ -30,13 +30,13 @@ impl Axis {
 
     /// Latency in microseconds, a decade at least; ends on 1, 2 or 5.
     pub fn latency(title: &str, values: impl IntoIterator<Item = f64>) -> Self {
-        let (low, high) = bounds(values.into_iter().map(|us| us.max(1.0)));
+        let (low, high) = bounds(values.into_iter().filter(|us| us.is_finite()).map(|us| us.max(1.0)));
         let (mut low, mut high) = (round_down(low), round_up(high));
         while high < low * 10.0 {
             high = round_up(high * 1.5);
             low = if high < low * 10.0 { round_down(low * 0.75).max(1.0) } else { low };
         }
-        let ticks = logarithmic_ticks(low, high, round_time);
+        let ticks = logarithmic_ticks(low, high, 100.0, round_time);
         Self { title: title.to_owned(), scale: Scale::Logarithmic, low, high, ticks }
     }
 
@@ -44,7 +44,7 @@ impl Axis {
     pub fn rates(title: &str, values: impl IntoIterator<Item = f64>) -> Self {
         let (low, high) = bounds(values.into_iter().filter(|rate| 0.0 < *rate));
         let (low, high) = (round_down(low * 0.95), round_up(high * 1.05));
-        let ticks = logarithmic_ticks(low, high, figures::rate);
+        let ticks = logarithmic_ticks(low, high, 10_000.0, figures::rate);
         Self { title: title.to_owned(), scale: Scale::Logarithmic, low, high, ticks }
     }
 
@@ -99,9 +99,9 @@ fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     if low <= high { (low, high) } else { (1.0, 1.0) }
 }
 
-fn logarithmic_ticks(low: f64, high: f64, label: impl Fn(f64) -> String) -> Vec<(f64, String)> {
-    // With many decades only the first of each is written, and the rest is a faint line.
-    let is_wide = 100.0 < high / low;
+fn logarithmic_ticks(low: f64, high: f64, crowded: f64, label: impl Fn(f64) -> String) -> Vec<(f64, String)> {
+    // Where they would crowd, only the first of each decade is written, and the rest is a faint line.
+    let is_wide = crowded < high / low;
     let mut ticks = Vec::new();
     let mut decade = low.log10().floor() as i32;
     while 10f64.powi(decade) <= high * 1.000_001 {
@@ -169,7 +169,19 @@ mod tests {
         assert_eq!(labels(&Axis::latency("x", [90.0, 2e6])), ["100 us", "1 ms", "10 ms", "100 ms", "1 s"]);
         let narrow = Axis::latency("x", [100.0, 110.0]);
         assert!(narrow.low * 10.0 <= narrow.high && narrow.low <= 100.0 && 110.0 <= narrow.high, "{narrow:?}");
+        let with_gap = Axis::latency("x", [f64::NAN, 90.0, 1500.0]);
+        assert_eq!((with_gap.low, with_gap.high), (50.0, 2000.0));
         assert!(Axis::latency("x", []).low < Axis::latency("x", []).high);
+    }
+
+    #[test]
+    fn rates_are_labelled_while_there_is_room() {
+        let few = Axis::rates("x", [1000.0, 12_000.0]);
+        assert_eq!(labels(&few), ["500", "1,000", "2,000", "5,000", "10,000", "20,000"]);
+        assert_eq!(
+            labels(&Axis::rates("x", [2.0, 2e6])),
+            ["1", "10", "100", "1,000", "10,000", "100,000", "1,000,000"]
+        );
     }
 
     #[test]

@@ -14,13 +14,14 @@ use crate::plot::svg::{Anchor, FAINT, INK, Marker, Svg};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 96.0;
-const RIGHT: f64 = 28.0;
+/// Half of the last label lies beyond the frame.
+const RIGHT: f64 = 44.0;
 const NOTE_HEIGHT: f64 = 18.0;
 const LEGEND_HEIGHT: f64 = 20.0;
 /// Below a panel: its labels and its title.
 const AXIS_HEIGHT: f64 = 52.0;
 /// What fits into the width at the size of notes and legend; no font is asked.
-pub const LINE_CHARS: usize = 135;
+pub const LINE_CHARS: usize = 130;
 
 #[derive(Debug)]
 pub struct Chart {
@@ -60,7 +61,7 @@ impl Chart {
         let notes: Vec<String> = self.notes.iter().flat_map(|note| wrapped(note, LINE_CHARS)).collect();
         let panel_height = if self.panels.len() == 1 { 420.0 } else { 240.0 };
         let legend = self.legend();
-        let top = 44.0 + notes.len() as f64 * NOTE_HEIGHT;
+        let top = 48.0 + notes.len() as f64 * NOTE_HEIGHT;
         let legend_lines: usize = legend.iter().map(|(_, lines)| lines.len()).sum();
         let height =
             top + self.panels.len() as f64 * (panel_height + AXIS_HEIGHT) + 12.0 + legend_lines as f64 * LEGEND_HEIGHT;
@@ -131,8 +132,11 @@ impl Placed<'_> {
             }
             svg.end_group();
         }
+        // One word below the other, so that neighbours stay readable.
+        let mut word_y = self.from.1;
         for mark in &self.panel.marks {
-            self.draw_mark(svg, mark);
+            word_y += 18.0;
+            self.draw_mark(svg, mark, word_y);
         }
     }
 
@@ -155,7 +159,7 @@ impl Placed<'_> {
         svg.end_group();
     }
 
-    fn draw_mark(&self, svg: &mut Svg, mark: &Mark) {
+    fn draw_mark(&self, svg: &mut Svg, mark: &Mark, word_y: f64) {
         let ((left, top), (right, bottom)) = (self.from, self.to);
         match mark {
             Mark::Horizontal { y, label } => {
@@ -170,7 +174,7 @@ impl Placed<'_> {
                 let (anchor, aside) = if is_right { (Anchor::End, -7.0) } else { (Anchor::Start, 7.0) };
                 svg.begin_group("mark", label);
                 svg.line((x, top), (x, bottom), colour, 1.5, "6 4");
-                svg.label((x + aside, top + 18.0), anchor, 12.5, INK, label);
+                svg.label((x + aside, word_y), anchor, 12.5, INK, label);
             }
         }
         svg.end_group();

@@ -73,11 +73,16 @@ fn loop_of(run: &RunResult) -> String {
 }
 
 fn workload_of(run: &RunResult) -> String {
-    let list = |parts: Vec<String>| parts.join(",");
-    let mix = list(run.operations.iter().map(|operation| operation.name.clone()).collect());
-    let batch = list(run.batch.iter().map(ToString::to_string).collect());
-    let mix = if mix.is_empty() { String::new() } else { format!("{mix}: ") };
-    format!("{mix}batch {batch}, {}-byte events, {} connections, depth {}", run.event_bytes, run.connections, run.depth)
+    let names: Vec<&str> = run.operations.iter().map(|operation| operation.name.as_str()).collect();
+    let requests = if names.is_empty() { String::new() } else { format!("requests: {}, ", names.join("+")) };
+    let batch: Vec<String> = run.batch.iter().map(ToString::to_string).collect();
+    format!(
+        "{requests}batch size {}, {}-byte events, {} connections, depth {}",
+        batch.join("/"),
+        run.event_bytes,
+        run.connections,
+        run.depth
+    )
 }
 
 fn durability_of(run: &RunResult) -> String {

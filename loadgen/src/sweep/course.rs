@@ -88,6 +88,7 @@ impl Course {
             ),
             End::NeverBroke => format!("the knee was not found: it is above --to, {} {unit}/s", rate(range.to)),
             End::TimeIsUp => format!("the knee was not found in --max-seconds {seconds_max}"),
+            End::Interrupted => "it was interrupted before the knee was found".to_owned(),
         }
     }
 }
@@ -134,30 +135,36 @@ pub fn point_text(point: &SweepPoint) -> String {
     )
 }
 
-/// Runs the whole sweep; `measure` is given a rate and whether it is the run at half of the knee.
-pub fn conduct(
-    plan: Plan,
-    mut measure: impl FnMut(f64, bool) -> Result<RunResult, Failure>,
-    elapsed_seconds: impl Fn() -> f64,
-    tell: impl Fn(&str),
-) -> Result<(Course, End, Option<RunResult>), Failure> {
+/// Where a point comes from, and the time.
+pub trait Bench {
+    /// Measures at this rate for so many seconds; nothing when that was interrupted, and then the sweep ends.
+    fn measure(&mut self, rate: f64, is_half: bool) -> Result<Option<RunResult>, Failure>;
+    /// Since the sweep began.
+    fn elapsed_seconds(&self) -> f64;
+    fn tell(&mut self, line: &str);
+}
+
+/// Runs the whole sweep: to its end, then once at half of what it found.
+pub fn conduct(plan: Plan, bench: &mut impl Bench) -> Result<(Course, End, Option<RunResult>), Failure> {
     let mut course = Course::new(plan);
     let end = loop {
-        match course.next(elapsed_seconds()) {
+        match course.next(bench.elapsed_seconds()) {
             Step::End(end) => break end,
             Step::Measure { rate, why } => {
-                tell(&course.announcement(rate, why));
-                let result = measure(rate, false)?;
-                tell(&point_text(course.record(rate, &result)));
+                bench.tell(&course.announcement(rate, why));
+                let Some(result) = bench.measure(rate, false)? else { break End::Interrupted };
+                let text = point_text(course.record(rate, &result));
+                bench.tell(&text);
             }
         }
     };
     let half = match course.half_of_the_knee() {
-        Some(half_rate) => {
-            tell(&format!("half of the best: {} {}/s for {:.0} s", rate(half_rate), plan.unit, plan.half_seconds));
-            Some(measure(half_rate, true)?)
+        Some(half_rate) if end != End::Interrupted => {
+            let Plan { unit, half_seconds, .. } = plan;
+            bench.tell(&format!("half of the best: {} {unit}/s for {half_seconds:.0} s", rate(half_rate)));
+            bench.measure(half_rate, true)?
         }
-        None => None,
+        _ => None,
     };
     Ok((course, end, half))
 }

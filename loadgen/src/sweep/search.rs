@@ -97,6 +97,7 @@ pub enum End {
     NothingGood,
     NeverBroke,
     TimeIsUp,
+    Interrupted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::kept::tests::run_result;
-use std::cell::{Cell, RefCell};
 
 const PLAN: Plan = Plan {
     range: Range { from: 1000.0, to: 1e9, step: 2.0, precision: 0.05 },
@@ -20,22 +19,44 @@ struct Swept {
     measured: Vec<(f64, bool)>,
 }
 
+struct Formula<'a> {
+    plan: Plan,
+    server: &'a dyn Fn(f64) -> RunResult,
+    seconds: f64,
+    told: Vec<String>,
+    measured: Vec<(f64, bool)>,
+    interrupt_at: usize,
+}
+
+impl Bench for Formula<'_> {
+    fn measure(&mut self, rate: f64, is_half: bool) -> Result<Option<RunResult>, Failure> {
+        self.seconds += if is_half { self.plan.half_seconds } else { self.plan.point_seconds };
+        if self.measured.len() == self.interrupt_at {
+            return Ok(None);
+        }
+        self.measured.push((rate, is_half));
+        Ok(Some(RunResult { offered_per_second: Some(rate), ..(self.server)(rate) }))
+    }
+
+    fn elapsed_seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    fn tell(&mut self, line: &str) {
+        self.told.push(line.to_owned());
+    }
+}
+
 fn sweep(plan: Plan, server: impl Fn(f64) -> RunResult) -> Swept {
-    let seconds = Cell::new(0.0);
-    let (told, measured) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
-    let (course, end, half) = conduct(
-        plan,
-        |rate, is_half| {
-            seconds.set(seconds.get() + if is_half { plan.half_seconds } else { plan.point_seconds });
-            measured.borrow_mut().push((rate, is_half));
-            Ok(RunResult { offered_per_second: Some(rate), ..server(rate) })
-        },
-        || seconds.get(),
-        |line| told.borrow_mut().push(line.to_owned()),
-    )
-    .unwrap();
+    sweep_until(plan, usize::MAX, server)
+}
+
+fn sweep_until(plan: Plan, interrupt_at: usize, server: impl Fn(f64) -> RunResult) -> Swept {
+    let mut bench =
+        Formula { plan, server: &server, seconds: 0.0, told: Vec::new(), measured: Vec::new(), interrupt_at };
+    let (course, end, half) = conduct(plan, &mut bench).unwrap();
     let result = course.finish(end, 1, "ringlog-load sweep".to_owned(), half);
-    Swept { result, told: told.into_inner(), measured: measured.into_inner() }
+    Swept { result, told: bench.told, measured: bench.measured }
 }
 
 /// Fast up to 50,000, too slow beyond.
@@ -86,6 +107,14 @@ fn a_sweep_keeps_its_time_with_the_half_run() {
     assert!(!result.knee_found);
     assert_eq!(result.knee_per_second, Some(16_000.0));
     assert_eq!(result.ended_by, "the knee was not found in --max-seconds 60");
+}
+
+#[test]
+fn an_interrupted_sweep_says_what_it_knows() {
+    let Swept { result, measured, .. } = sweep_until(PLAN, 3, server);
+    assert_eq!(measured, [(1000.0, false), (2000.0, false), (4000.0, false)]);
+    assert_eq!((result.knee_per_second, result.knee_found, result.half.is_none()), (Some(4000.0), false, true));
+    assert_eq!(result.ended_by, "it was interrupted before the knee was found");
 }
 
 #[test]
