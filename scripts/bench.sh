@@ -112,7 +112,7 @@ run_one() {
         sleep 0.02
     done
     # A run with failed requests ends with 1 and still has a result, which says so.
-    $on_client_core "$load" run --quiet --ports-file "$ports" --connections "$connections" --depth "$depth" \
+    $on_client_core "$load" run --quiet --closed --ports-file "$ports" --connections "$connections" --depth "$depth" \
         --batch "$batch" --event-bytes "$event_bytes" --warmup "$warmup" --duration "$duration" \
         --server-pid "$server_pid" ${device:+--device "$device"} --json "$line" "$@" >"$work/load.log" 2>&1 || true
     stop_server

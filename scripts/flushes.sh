@@ -127,7 +127,7 @@ settle() {
 count() {
     local before
     before=$(flushes)
-    "$load" run --quiet --ports-file "$ports" --key "$key" --connections 1 --depth 1 --batch 1 --count "$requests" \
+    "$load" run --quiet --closed --ports-file "$ports" --key "$key" --connections 1 --depth 1 --batch 1 --count "$requests" \
         --json "$work/result.json" >"$work/load.log" 2>&1 || { tail -n 20 "$work/load.log" >&2; fail "$1: the load generator failed"; }
     flushed=$(($(flushes) - before))
     acknowledged=$(sed -n 's/.*"requests_good":\([0-9]*\).*/\1/p' "$work/result.json")

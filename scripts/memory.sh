@@ -92,7 +92,7 @@ sample() {
 
 sample
 anon_at_start=$anon_max
-"$load" run --quiet --ports-file "$ports" --tenants "$tenants" --entities "$entities" --connections "$connections" \
+"$load" run --quiet --closed --ports-file "$ports" --tenants "$tenants" --entities "$entities" --connections "$connections" \
     --depth "$depth" --batch "$batch" --event-bytes "$event_bytes" --count $(((events + batch - 1) / batch)) \
     --timeout 60 --json "$work/result.json" >"$work/load.log" 2>&1 &
 load_pid=$!

@@ -123,7 +123,7 @@ run_load() {
     rm -f "$work/stop"
     local key_flags=()
     for key in "${keys[@]}"; do key_flags+=(--key "$key"); done
-    "$load" run --quiet --ports-file "$ports" "${key_flags[@]}" --connections 32 --depth 2 --batch 500 \
+    "$load" run --quiet --closed --ports-file "$ports" "${key_flags[@]}" --connections 32 --depth 2 --batch 500 \
         --event-bytes 220 --entities 10000 --duration 86400 --warmup 0 --stop-file "$work/stop" "$@" >>"$work/load.log" 2>&1 &
     load_pid=$!
 }

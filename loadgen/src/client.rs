@@ -1,7 +1,7 @@
 //! Connecting, and one request at a time: for onboarding and reading back, where speed does not matter.
 
 use crate::failure::Failure;
-use crate::http::{self, ResponseReader};
+use crate::protocol::http::{self, ResponseReader};
 use crate::target::Target;
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
@@ -48,6 +48,8 @@ pub async fn connect(address: SocketAddr) -> io::Result<Connected> {
 
 pub struct Answer {
     pub status: u16,
+    /// What the server calls itself.
+    pub server: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -74,8 +76,24 @@ impl Client {
         Self { target, timeout, connected: None }
     }
 
-    pub async fn get(&mut self, path: &str, key: &str) -> Result<Answer, Failure> {
-        let mut request = http::request_head("GET", path, self.target.host(), Some(key), &[]);
+    /// Connects, if it is not connected yet.
+    pub async fn reach(&mut self) -> Result<&mut Connected, Failure> {
+        let connected = match self.connected.take() {
+            Some(connected) => connected,
+            None => {
+                let address = self.target.address().ok_or_else(|| {
+                    Failure::Unavailable("the ports file is not there or names no address: is the server up?".into())
+                })?;
+                connect(address).await.map_err(|error| {
+                    Failure::Unavailable(format!("nothing answers at {address} ({error}): is the server up?"))
+                })?
+            }
+        };
+        Ok(self.connected.insert(connected))
+    }
+
+    pub async fn get(&mut self, path: &str, key: impl Into<Option<&str>>) -> Result<Answer, Failure> {
+        let mut request = http::request_head("GET", path, self.target.host(), key.into(), &[]);
         request.extend_from_slice(b"\r\n");
         self.exchange(request).await
     }
@@ -90,10 +108,7 @@ impl Client {
 
     async fn exchange(&mut self, request: Vec<u8>) -> Result<Answer, Failure> {
         let unavailable = |error: io::Error| Failure::Unavailable(format!("the server cannot be reached: {error}"));
-        if self.connected.is_none() {
-            let address = self.target.address().ok_or_else(|| unavailable(io::ErrorKind::NotFound.into()))?;
-            self.connected = Some(connect(address).await.map_err(unavailable)?);
-        }
+        self.reach().await?;
         // Taken out, so that an exchange that fails half-way leaves no connection with half an answer in it.
         let Some(mut connected) = self.connected.take() else { return Err(unavailable(io::ErrorKind::Other.into())) };
         let (answer, will_close) = monoio::time::timeout(self.timeout, exchange(&mut connected.stream, request))
@@ -121,9 +136,10 @@ async fn exchange(stream: &mut TcpStream, request: Vec<u8>) -> io::Result<(Answe
         let closed = read? == 0;
         let response = reader
             .advance(&buffer, closed)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:?}")))?;
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         if let Some(response) = response {
-            let answer = Answer { status: response.status, body: response.body(&buffer).to_vec() };
+            let server = response.header(&buffer, "server").map(str::to_owned);
+            let answer = Answer { status: response.status, server, body: response.body(&buffer).to_vec() };
             return Ok((answer, response.will_close));
         }
         if closed {

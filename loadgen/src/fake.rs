@@ -1,6 +1,6 @@
 //! Small servers for the tests: a good one that keeps events in memory, and several that misbehave.
 
-use crate::http::find;
+use crate::protocol::http::find;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::io::{Read, Write};
@@ -30,6 +30,8 @@ pub enum Behaviour {
     Silent,
     /// Every other request is refused with 429.
     Limited,
+    /// Knows nobody.
+    Locked,
 }
 
 #[derive(Debug, Clone)]
@@ -102,10 +104,11 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, store: &Mutex<Store>, requ
     let mut buffer = Vec::new();
     while let Some((head, body)) = next_request(&mut stream, &mut buffer) {
         // Onboarding and reading back work with every server: what is tested is the ingest.
-        let is_ingest = head.starts_with("POST /api/v1/events") || head.starts_with("POST /raw");
+        let is_ingest = ["POST /api/v1/events", "POST /v1/events", "POST /raw"].iter().any(|it| head.starts_with(it));
         let number = if is_ingest { request_count.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
         let answer = |store: &mut Store| respond(&head, &body, store);
         let text = match behaviour {
+            Behaviour::Locked => http(401, r#"{"error":"unauthorized"}"#),
             _ if !is_ingest => answer(&mut store.lock().unwrap()),
             Behaviour::Stall { request, for_ms } if request == number => {
                 let mut held = store.lock().unwrap();
@@ -193,11 +196,19 @@ fn respond(head: &str, body: &[u8], store: &mut Store) -> String {
         );
         return http(201, &format!(r#"{{"tenant_id":"onboard-{key}","api_key":"{key}"}}"#));
     }
-    if head.starts_with("POST /raw") {
-        return http(202, "");
+    if path == "/health" {
+        return http(200, r#"{"status":"healthy","version":"9.9","uptime_secs":1,"durability":"commit","io":"uring"}"#);
     }
     if head.starts_with("POST ") {
         store.bodies.push(body.to_vec());
+    }
+    if path.starts_with("/raw") {
+        return http(202, "");
+    }
+    if path == "/v1/events" {
+        let lines = std::str::from_utf8(body).unwrap().lines();
+        let acks: Vec<String> = lines.map(|line| append(store, &key, &serde_json::from_str(line).unwrap())).collect();
+        return http(200, &format!(r#"{{"ingested":{},"events":[{}]}}"#, acks.len(), acks.join(",")));
     }
     if path == "/api/v1/events/batch" {
         let batch: Batch<'_> = serde_json::from_slice(body).unwrap();

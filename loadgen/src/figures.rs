@@ -1,4 +1,4 @@
-//! How figures are written for people.
+//! Rates as people read them, and times as they type them.
 
 /// Thousands apart, no fraction, but for what is small: `1,234,567`, `12.5`.
 pub fn rate(per_second: f64) -> String {
@@ -18,20 +18,6 @@ pub fn rate(per_second: f64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// Three figures that count, and the unit that fits.
-pub fn time(us: f64) -> String {
-    let three = |value: f64| {
-        let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-        format!("{value:.decimals$}")
-    };
-    match us {
-        us if !us.is_finite() => "-".to_owned(),
-        us if us < 999.5 => format!("{us:.0} us"),
-        us if us < 999_500.0 => format!("{} ms", three(us / 1e3)),
-        us => format!("{} s", three(us / 1e6)),
-    }
 }
 
 /// Microseconds of what was typed with its unit: `10ms`, `500us`, `1.5 s`.
@@ -62,22 +48,6 @@ mod tests {
         }
         assert_eq!(rate(-1500.0), "-1,500");
         assert_eq!(rate(f64::NAN), "-");
-    }
-
-    #[test]
-    fn times_have_the_unit_that_fits() {
-        for (us, text) in [
-            (12.3, "12 us"),
-            (999.4, "999 us"),
-            (999.9, "1.00 ms"),
-            (1234.0, "1.23 ms"),
-            (12_345.0, "12.3 ms"),
-            (123_456.0, "123 ms"),
-            (3_210_000.0, "3.21 s"),
-        ] {
-            assert_eq!(time(us), text);
-        }
-        assert_eq!(time(f64::INFINITY), "-");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! It shares no code with the server, so that a mistake of the server's cannot hide in its own judge.
 //!
 //! ```text
-//! run ─► session (one per connection) ─► http, corpus, ledger      verify ─► client, ledger
-//!  └──► tenants ─► client ─► http                                  both ─► report
+//! run ─► lane (one per thread) ─► workload, protocol, ledger      verify ─► client, ledger
+//!  └──► tenants ─► client ─► protocol::http                       both ─► report
+//! sweep ─► run (each point)                    compare, plot ─► kept ─► result
 //! ```
 
 mod cli;
@@ -13,16 +14,17 @@ mod compare;
 mod corpus;
 mod failure;
 mod figures;
-mod http;
+mod hlog;
+mod interrupt;
 mod kept;
 mod ledger;
 mod plot;
 mod probe;
+mod protocol;
 mod report;
 mod result;
 mod ring;
 mod run;
-mod session;
 mod stats;
 mod sweep;
 mod target;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         cli::Command::Run(args) => run::main(&args),
         cli::Command::Verify(args) => verify::main(&args),
+        cli::Command::Sweep(args) => sweep::main(&args),
         cli::Command::Compare(args) => compare::main(&args),
         cli::Command::Plot(args) => plot::main(&args),
     };

@@ -137,9 +137,11 @@ pub struct SweepResult {
     pub schema: String,
     pub started_unix_ms: u64,
     pub command: String,
+    /// What the rates count: `events` or `requests`.
+    pub rates_of: String,
     /// The bound that every good point keeps.
     pub p99_us_max: f64,
-    /// The highest rate that kept it, in events (or requests) a second; absent when not even the lowest did.
+    /// The highest rate that kept it; absent when not even the lowest did.
     pub knee_per_second: Option<f64>,
     /// False when no rate above was seen to fail by the server's own doing: then it is a lower bound only.
     pub knee_found: bool,

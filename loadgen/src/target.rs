@@ -3,31 +3,56 @@
 //! A ports file is read again for every connection, so that a server that comes back on another port is found.
 
 use crate::failure::Failure;
+use crate::protocol::Protocol;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 #[derive(Debug, Clone)]
 pub enum Target {
-    Fixed { host: String, address: SocketAddr },
+    /// `path` is what stands behind HOST:PORT, with its slash.
+    Fixed {
+        scheme: String,
+        host: String,
+        address: SocketAddr,
+        path: String,
+    },
     PortsFile(PathBuf),
 }
 
 impl Target {
     pub fn from_url(url: &str) -> Result<Self, Failure> {
         let usage = |why: &str| Failure::Usage(format!("--url {url}: {why}"));
-        let rest = url.strip_prefix("http://").ok_or_else(|| usage("expected http://HOST:PORT"))?;
-        let host = rest.trim_end_matches('/');
-        if host.contains('/') {
-            return Err(usage("a path is not expected here"));
-        }
-        let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-            host.to_owned()
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| usage("expected http://HOST:PORT"))?;
+        let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        // Who connects, as in USER@HOST, is the protocol's matter.
+        let place = host.rsplit_once('@').map_or(host, |(_, place)| place);
+        let with_port = if place.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            place.to_owned()
         } else {
-            format!("{host}:80")
+            format!("{place}:{}", Protocol::default_port(scheme))
         };
         let mut addresses = with_port.to_socket_addrs().map_err(|error| usage(&error.to_string()))?;
         let address = addresses.next().ok_or_else(|| usage("the name has no address"))?;
-        Ok(Self::Fixed { host: host.to_owned(), address })
+        let (scheme, host, path) = (scheme.to_owned(), host.to_owned(), path.to_owned());
+        Ok(Self::Fixed { scheme, host, address, path })
+    }
+
+    /// What is spoken there.
+    pub fn protocol(&self) -> Result<Protocol, Failure> {
+        match self {
+            Self::Fixed { scheme, path, .. } => Protocol::from_url(scheme, path),
+            Self::PortsFile(_) => Ok(Protocol::Http),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        match self {
+            Self::Fixed { scheme, host, path, .. } => format!("{scheme}://{host}{path}"),
+            Self::PortsFile(path) => match self.address() {
+                Some(address) => format!("http://{address}"),
+                None => path.display().to_string(),
+            },
+        }
     }
 
     /// What stands in the `host` header. A name that stays the same keeps the request bytes the same.
@@ -61,8 +86,9 @@ mod tests {
         assert_eq!(target.host(), "127.0.0.1:3900");
         assert_eq!(target.address(), Some("127.0.0.1:3900".parse().unwrap()));
         assert_eq!(Target::from_url("http://127.0.0.1").unwrap().address(), Some("127.0.0.1:80".parse().unwrap()));
-        assert!(Target::from_url("https://127.0.0.1").is_err());
-        assert!(Target::from_url("http://127.0.0.1:1/path").is_err());
+        let refused = |url: &str| Target::from_url(url).and_then(|target| target.protocol()).is_err();
+        assert!(refused("https://127.0.0.1") && refused("127.0.0.1:3900") && refused("http://127.0.0.1:1/path"));
+        assert!(!refused("http://127.0.0.1:1/"));
     }
 
     #[test]

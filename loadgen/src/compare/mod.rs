@@ -230,7 +230,7 @@ pub fn comparison_text(comparison: &Comparison) -> String {
         let is_time = Metric::named(row.metric).is_some_and(|metric| metric.is_time);
         let figure = |value: f64| match is_time {
             true if value < 100.0 => format!("{value:.2} us"),
-            true => figures::time(value),
+            true => report::time(value),
             false => figures::rate(value),
         };
         let ratio = row.ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));

@@ -213,7 +213,7 @@ fn files_that_are_no_runs_are_refused() {
     assert!(files.refusal(&[]).starts_with("/b.json, line 2: not a result in JSON"));
     files.write("b.json", "");
     assert!(files.refusal(&[]).starts_with("/b.json is empty"));
-    let sweep = r#"{"schema":"ringlog-load.sweep.v1","started_unix_ms":1,"command":"","p99_us_max":1,
+    let sweep = r#"{"schema":"ringlog-load.sweep.v1","started_unix_ms":1,"command":"","rates_of":"events","p99_us_max":1,
         "knee_per_second":null,"knee_found":false,"ended_by":"","points":[],"half":null}"#;
     files.write("b.json", &sweep.replace('\n', ""));
     assert!(files.refusal(&[]).contains("/b.json holds a sweep"));

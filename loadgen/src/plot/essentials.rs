@@ -63,7 +63,10 @@ pub fn lines(parts: &[String]) -> Vec<String> {
 fn loop_of(run: &RunResult) -> String {
     match (run.loop_kind.as_str(), run.offered_per_second) {
         ("open", Some(offered)) => {
-            let unit = if 0.0 < run.events_per_second { "events" } else { "requests" };
+            // Once there are queries, requests are counted.
+            let has_queries =
+                run.operations.iter().any(|operation| 0 < operation.op_requests && operation.op_events == 0);
+            let unit = if has_queries || run.events_per_second == 0.0 { "requests" } else { "events" };
             let arrivals = run.arrivals.as_ref().map_or(String::new(), |arrivals| format!(", {arrivals} arrivals"));
             format!("open loop at {} {unit}/s{arrivals}", rate(offered))
         }

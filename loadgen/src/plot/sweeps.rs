@@ -1,10 +1,11 @@
 //! Latency against the rate, as a sweep found it: where it bends, and how far below the bound it is before.
 
-use crate::figures::{rate, time};
+use crate::figures::rate;
 use crate::plot::axis::Axis;
 use crate::plot::chart::{Chart, Mark, Panel, Series};
 use crate::plot::svg::{COLOURS, INK, Marker};
 use crate::plot::{Named, essentials};
+use crate::report::time;
 use crate::result::{SweepPoint, SweepResult};
 
 type Figure = fn(&SweepPoint) -> f64;
@@ -47,10 +48,13 @@ pub fn chart(files: &[Named<SweepResult>]) -> Chart {
             marks.push(Mark::Horizontal { y: sweep.p99_us_max, label });
         }
     }
+    let mut units: Vec<&str> = all.iter().map(|(sweep, _)| sweep.rates_of.as_str()).collect();
+    units.dedup();
     let rates = all.iter().flat_map(|(sweep, _)| sweep.points.iter().map(|point| point.offered));
     let values = series.iter().flat_map(|series: &Series| series.markers.iter().map(|((_, y), _)| *y)).chain(bounds);
     let y = Axis::latency("response time, from the intended send", values);
-    let panel = Panel { x: Axis::rates("offered rate, per second", rates), y, series, marks };
+    let panel =
+        Panel { x: Axis::rates(&format!("offered rate, {} per second", units.join(" or ")), rates), y, series, marks };
     let markers = "Filled: good. Hollow: too slow, behind or with errors. Cross: bound by the loader.".to_owned();
     let mut notes = essentials::lines(&shared);
     notes.extend(all.iter().filter(|(sweep, _)| !sweep.knee_found).map(|(sweep, label)| {

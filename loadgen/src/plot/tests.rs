@@ -106,6 +106,7 @@ fn sweep_result() -> SweepResult {
         schema: SWEEP_SCHEMA.to_owned(),
         started_unix_ms: 1,
         command: "ringlog-load sweep --p99 10ms".to_owned(),
+        rates_of: "events".to_owned(),
         p99_us_max: 10_000.0,
         knee_per_second: Some(24_000.0),
         knee_found: true,
@@ -187,7 +188,7 @@ fn a_sweep_shows_its_knee_and_its_bound() {
     let svg = Files::new(&[("s.json", line(&sweep_result()))]).draw("s.json");
     let expected = ["response time p99.9", "response time p99", "response time p50"];
     assert_eq!(names(&svg, "series"), expected);
-    assert_eq!(names(&svg, "mark"), ["knee 24,000/s", "bound of p99: 10.0 ms"]);
+    assert_eq!(names(&svg, "mark"), ["knee 24,000/s", "bound of p99: 10.00 ms"]);
     // Six measurements of three figures; the six of the rate that failed are hollow.
     assert_eq!(svg.matches("<circle").count(), 18);
     assert_eq!(svg.matches("fill=\"#ffffff\" stroke=").count(), 6);
@@ -196,7 +197,7 @@ fn a_sweep_shows_its_knee_and_its_bound() {
         assert_eq!(line.len(), 4);
         assert!(line.is_sorted_by(|one, other| one.0 < other.0));
     }
-    assert!(svg.contains("durability: sync") && svg.contains("offered rate, per second"));
+    assert!(svg.contains("durability: sync") && svg.contains("offered rate, events per second"));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! One sweep as it happens: the search, the points that were measured, the time that is left, and what is told.
 
 use crate::failure::Failure;
-use crate::figures::{rate, time};
+use crate::figures::rate;
+use crate::report::time;
 use crate::result::{RunResult, SWEEP_SCHEMA, SweepPoint, SweepResult};
 use crate::sweep::search::{End, Evidence, Range, Search, Step, Verdict, Why};
 use std::fmt::Write;
@@ -67,6 +68,7 @@ impl Course {
             schema: SWEEP_SCHEMA.to_owned(),
             started_unix_ms,
             command,
+            rates_of: self.plan.unit.to_owned(),
             p99_us_max: self.plan.p99_us_max,
             knee_per_second: self.search.best(),
             knee_found: end == End::Knee,
@@ -101,8 +103,19 @@ fn evidence(offered: f64, result: &RunResult, unit: &str) -> Evidence {
         response_p99_us: result.response_p99_us.unwrap_or(f64::INFINITY),
         send_lag_p99_us: result.send_lag_p99_us.unwrap_or(0.0),
         errors: result.error_count,
+        chance: chance(result),
         loader_bound: result.loader_bound,
     }
+}
+
+/// Poisson's arrivals vary as their number does, and so do the events where requests of several sizes are mixed; and
+/// one request may lie on either side of the edges of the measured time.
+fn chance(result: &RunResult) -> f64 {
+    let is_random = result.arrivals.as_deref() == Some("poisson");
+    let is_mixed = 1 < result.batch.len() || 1 < result.operations.len();
+    let variance = f64::from(u8::from(is_random) + u8::from(is_mixed));
+    let requests = result.requests_measured.max(1) as f64;
+    (variance / requests + 1.0 / (requests * requests)).sqrt()
 }
 
 fn point(evidence: &Evidence, result: &RunResult, verdict: Verdict) -> SweepPoint {
@@ -169,7 +182,8 @@ pub fn conduct(plan: Plan, bench: &mut impl Bench) -> Result<(Course, End, Optio
     Ok((course, end, half))
 }
 
-pub fn sweep_text(sweep: &SweepResult, unit: &str) -> String {
+pub fn sweep_text(sweep: &SweepResult) -> String {
+    let unit = &sweep.rates_of;
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(

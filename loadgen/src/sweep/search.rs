@@ -16,6 +16,9 @@ use crate::result::SEND_LAG_P99_US_MAX;
 /// Less than this share of the offered rate, and the server has fallen behind.
 pub const ACHIEVED_MIN: f64 = 0.98;
 
+/// So many standard deviations of chance are not the server's fault.
+const CHANCE_MAX: f64 = 3.0;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Good,
@@ -45,6 +48,8 @@ pub struct Evidence {
     pub response_p99_us: f64,
     pub send_lag_p99_us: f64,
     pub errors: u64,
+    /// How far the achieved rate lies from the offered one by chance alone, as a share: one standard deviation.
+    pub chance: f64,
     /// The run's own word for it; the send lag is looked at as well.
     pub loader_bound: bool,
 }
@@ -57,7 +62,7 @@ impl Evidence {
             Verdict::LoaderBound
         } else if 0 < self.errors {
             Verdict::Errors
-        } else if !is_under(self.offered * ACHIEVED_MIN, self.achieved) {
+        } else if !is_under(self.offered * (ACHIEVED_MIN - CHANCE_MAX * self.chance), self.achieved) {
             Verdict::Behind
         } else if !is_under(self.response_p99_us, p99_us_max) {
             Verdict::TooSlow

@@ -9,10 +9,10 @@ use std::path::Path;
 
 fn send(server: &FakeServer, ledger: &Path, line: &str) {
     let (url, ledger) = (server.url(), ledger.to_str().unwrap());
-    let mut words = vec!["ringlog-load", "run", "--quiet", "--url", &url, "--ledger", ledger];
+    let mut words = vec!["ringlog-load", "run", "--quiet", "--closed", "--url", &url, "--ledger", ledger];
     words.extend(line.split_ascii_whitespace());
     let Command::Run(args) = Cli::parse_from(words).command else { panic!("not a run") };
-    crate::ring::block_on(crate::run::run(&args)).unwrap().unwrap();
+    crate::run::tests::run(&args).unwrap();
 }
 
 fn judge(server: &FakeServer, ledger: &Path) -> Verdict {

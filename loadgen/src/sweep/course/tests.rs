@@ -74,7 +74,7 @@ fn a_sweep_ends_with_the_run_at_half_of_the_knee() {
     assert_eq!(measured.iter().filter(|(_, is_half)| *is_half).count(), 1);
     assert_eq!(result.half.as_ref().unwrap().offered_per_second, Some(knee / 2.0));
     assert_eq!(result.points.len(), measured.len() - 1);
-    let text = sweep_text(&result, "events");
+    let text = sweep_text(&result);
     assert!(text.contains("KNEE: 49,") || text.contains("KNEE: 50,000"), "{text}");
     assert!(text.contains("at half of it, 24,") || text.contains("at half of it, 25,000"), "{text}");
 }
@@ -84,7 +84,7 @@ fn the_loader_as_the_limit_is_said_plainly() {
     let Swept { result, .. } =
         sweep(PLAN, |rate| RunResult { send_lag_p99_us: Some(rate / 20.0), ..run_result(rate, 100.0) });
     assert!(!result.knee_found);
-    let text = sweep_text(&result, "events");
+    let text = sweep_text(&result);
     assert!(text.contains("NO KNEE: the knee was not found: the load generator was the limit"), "{text}");
     assert!(text.contains("at least 19,") || text.contains("at least 20,000"), "{text}");
     assert!(result.points.iter().any(|point| point.verdict == "bound by the loader"));
@@ -115,6 +115,21 @@ fn an_interrupted_sweep_says_what_it_knows() {
     assert_eq!(measured, [(1000.0, false), (2000.0, false), (4000.0, false)]);
     assert_eq!((result.knee_per_second, result.knee_found, result.half.is_none()), (Some(4000.0), false, true));
     assert_eq!(result.ended_by, "it was interrupted before the knee was found");
+}
+
+#[test]
+fn arrivals_by_chance_are_not_the_fault_of_the_server() {
+    let few = |rate: f64| RunResult {
+        events_per_second: rate * 0.95,
+        arrivals: Some("poisson".to_owned()),
+        requests_measured: (rate / 2.0) as u64,
+        ..server(rate)
+    };
+    let Swept { result, .. } = sweep(PLAN, few);
+    // 3 % less than 98 % are three standard deviations of 10,000 requests.
+    assert_eq!(result.points[0].verdict, "good");
+    assert!(result.points.iter().any(|point| point.verdict == "behind"));
+    assert!((19_000.0..20_100.0).contains(&result.knee_per_second.unwrap()), "{:?}", result.knee_per_second);
 }
 
 #[test]

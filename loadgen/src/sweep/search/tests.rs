@@ -17,6 +17,7 @@ fn queue(offered: f64, capacity: f64) -> Evidence {
         response_p99_us: 200.0 + 5.0 * wait_us,
         send_lag_p99_us: 10.0,
         errors: 0,
+        chance: 0.0,
         loader_bound: false,
     }
 }
@@ -66,6 +67,8 @@ fn each_reason_has_its_verdict() {
     check(Evidence { response_p99_us: f64::NAN, ..good }, Verdict::TooSlow);
     check(Evidence { achieved: 980.0, ..good }, Verdict::Good);
     check(Evidence { achieved: 979.0, ..good }, Verdict::Behind);
+    check(Evidence { achieved: 951.0, chance: 0.01, ..good }, Verdict::Good);
+    check(Evidence { achieved: 949.0, chance: 0.01, ..good }, Verdict::Behind);
     check(Evidence { errors: 1, ..good }, Verdict::Errors);
     check(Evidence { send_lag_p99_us: 1000.0, ..good }, Verdict::Good);
     check(Evidence { send_lag_p99_us: 1001.0, ..good }, Verdict::LoaderBound);

@@ -7,15 +7,19 @@
 //!                                              ^ 8 hex digits               ^ 16 hex digits
 //! ```
 
+pub mod distribution;
+
+use distribution::{Choice, Sizes};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// 1024 events of 220 bytes stay in the second-level cache of the client's core.
 const TEMPLATE_COUNT: usize = 1024;
+const ENTITY_PREFIX: &str = "e-";
 const ENTITY_DIGITS: usize = 8;
 const SEQ_DIGITS: usize = 16;
 
-const EVENT_TYPES: [&str; 20] = [
+pub const EVENT_TYPES: [&str; 20] = [
     "order.created",
     "order.fulfilled",
     "order.cancelled",
@@ -81,6 +85,17 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// From 0, and below 1.
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// With mean 0 and standard deviation 1 (Box and Muller).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
     /// Below `bound`, which is above 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
@@ -142,23 +157,33 @@ pub struct Mark {
     pub rest_hash: u32,
 }
 
+/// One event as it was rendered, in its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// All of it, as a JSON object.
+    pub json: &'a [u8],
+    pub event_type: &'a [u8],
+    pub entity: &'a [u8],
+    /// A JSON value.
+    pub payload: &'a [u8],
+}
+
 #[derive(Debug)]
 pub struct Corpus {
     joined: Vec<u8>,
     starts: Vec<u32>,
     places: Vec<Places>,
-    entity_count: u32,
+    entities: Choice,
 }
 
 impl Corpus {
-    /// Events of `event_bytes` on average, one fifth up or down; batches of up to `batch_max` can be cut from it.
-    pub fn new(seed: u64, event_bytes: usize, entity_count: u32, batch_max: usize) -> Self {
+    /// Events of such sizes, about such entities; batches of up to `batch_max` can be cut from it.
+    pub fn new(seed: u64, sizes: &Sizes, entities: Choice, batch_max: usize) -> Self {
         let mut rng = Rng::new(seed);
-        let mut corpus = Self { joined: Vec::new(), starts: Vec::new(), places: Vec::new(), entity_count };
+        let mut corpus = Self { joined: Vec::new(), starts: Vec::new(), places: Vec::new(), entities };
         let mut templates = Vec::with_capacity(TEMPLATE_COUNT);
         for _ in 0..TEMPLATE_COUNT {
-            let spread = event_bytes as u64 * 2 / 5;
-            let target_bytes = event_bytes - spread as usize / 2 + rng.below(spread + 1) as usize;
+            let target_bytes = sizes.draw(&mut rng);
             let (bytes, places) = make_template(&mut rng, target_bytes);
             templates.push(bytes);
             corpus.places.push(places);
@@ -170,6 +195,16 @@ impl Corpus {
         }
         corpus.starts.push(corpus.joined.len() as u32);
         corpus
+    }
+
+    /// Bytes of one event, on average.
+    pub fn event_bytes_mean(&self) -> usize {
+        self.starts[TEMPLATE_COUNT] as usize / TEMPLATE_COUNT - 1
+    }
+
+    /// An entity, as events have them.
+    pub fn draw_entity(&self, rng: &mut Rng) -> u32 {
+        self.entities.draw(rng) as u32
     }
 
     /// Chooses `count` neighbouring events; answers the first and how many bytes they are, joined.
@@ -194,7 +229,7 @@ impl Corpus {
         for index in 0..count {
             let event = base + self.starts[first + index] as usize - from;
             let places = &self.places[(first + index) % TEMPLATE_COUNT];
-            let entity = rng.below(u64::from(self.entity_count)) as u32;
+            let entity = self.entities.draw(rng) as u32;
             let at = |offset: u32| event + offset as usize;
             write_hex(&mut out[at(places.entity_at)..][..ENTITY_DIGITS], u64::from(entity));
             write_hex(&mut out[at(places.seq_at)..][..SEQ_DIGITS], seq.plus(index as u64).0);
@@ -210,6 +245,33 @@ impl Corpus {
     }
 }
 
+impl Corpus {
+    /// Replaces the commas between rendered events; `rendered` is all of them, from template `first` on.
+    pub fn part_with(&self, rendered: &mut [u8], first: usize, count: usize, separator: u8) {
+        let from = self.starts[first] as usize;
+        for next in first + 1..first + count {
+            rendered[self.starts[next] as usize - from - 1] = separator;
+        }
+    }
+
+    /// The parts of `count` events that [`Corpus::append`] rendered, from template `first` on; `rendered` is all of them.
+    pub fn events<'a>(&self, rendered: &'a [u8], first: usize, count: usize) -> impl Iterator<Item = Event<'a>> {
+        let from = self.starts[first] as usize;
+        (first..first + count).map(move |index| {
+            let json = &rendered[self.starts[index] as usize - from..self.starts[index + 1] as usize - from - 1];
+            let places = &self.places[index % TEMPLATE_COUNT];
+            let cut = |range: &Range<u32>| &json[range.start as usize..range.end as usize];
+            let entity_end = places.entity_at + ENTITY_DIGITS as u32;
+            Event {
+                json,
+                event_type: cut(&places.event_type),
+                entity: cut(&(places.entity_at - ENTITY_PREFIX.len() as u32..entity_end)),
+                payload: cut(&places.payload),
+            }
+        })
+    }
+}
+
 pub fn payload_hash(payload: &[u8]) -> u64 {
     xxh3_64(payload)
 }
@@ -220,12 +282,12 @@ pub fn rest_hash(event_type: &[u8], metadata: &[u8]) -> u32 {
 }
 
 pub fn entity_name(entity: u32) -> String {
-    format!("e-{entity:08x}")
+    format!("{ENTITY_PREFIX}{entity:08x}")
 }
 
 /// The number in a name that [`entity_name`] made.
 pub fn parse_entity(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix("e-")?;
+    let digits = name.strip_prefix(ENTITY_PREFIX)?;
     let is_ours = digits.len() == ENTITY_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_ours { u32::from_str_radix(digits, 16).ok() } else { None }
 }
@@ -235,7 +297,8 @@ fn make_template(rng: &mut Rng, target_bytes: usize) -> (Vec<u8>, Places) {
     let event_type = EVENT_TYPES[rng.below(EVENT_TYPES.len() as u64) as usize];
     let type_at = text.len();
     text.push_str(event_type);
-    text.push_str(r#"","entity_id":"e-"#);
+    text.push_str(r#"","entity_id":""#);
+    text.push_str(ENTITY_PREFIX);
     let entity_at = text.len();
     text.push_str(&"0".repeat(ENTITY_DIGITS));
     text.push_str(r#"","payload":"#);
@@ -293,7 +356,7 @@ mod tests {
     use super::*;
 
     fn batch(seed: u64, count: usize) -> (Vec<u8>, Vec<Mark>) {
-        let corpus = Corpus::new(seed, 220, 1000, 500);
+        let corpus = Corpus::new(seed, &Sizes::Uniform(180, 260), Choice::Uniform(1000), 500);
         let mut rng = Rng::stream(seed, 0, 3);
         let (mut out, mut marks) = (Vec::new(), Vec::new());
         let chosen = corpus.choose(&mut rng, count);
@@ -339,10 +402,27 @@ mod tests {
     }
 
     #[test]
+    fn rendered_events_come_apart_again() {
+        let corpus = Corpus::new(5, &Sizes::Uniform(180, 260), Choice::Uniform(1000), 500);
+        let (mut rng, mut out) = (Rng::new(3), Vec::new());
+        let chosen = corpus.choose(&mut rng, 500);
+        corpus.append(&mut out, chosen, 500, Seq(9), &mut rng, None);
+        let mut count = 0;
+        for event in corpus.events(&out, chosen.0, 500) {
+            let json: serde_json::Value = serde_json::from_slice(event.json).unwrap();
+            assert_eq!(json["event_type"].as_str().map(str::as_bytes), Some(event.event_type));
+            assert_eq!(json["entity_id"].as_str().map(str::as_bytes), Some(event.entity));
+            assert_eq!(json["payload"], serde_json::from_slice::<serde_json::Value>(event.payload).unwrap());
+            count += 1;
+        }
+        assert_eq!(count, 500);
+    }
+
+    #[test]
     fn any_event_size_is_met_closely() {
         for bytes in [200, 220, 1000, 20_000] {
-            let corpus = Corpus::new(1, bytes, 10, 1);
-            let mean = corpus.joined.len() / (TEMPLATE_COUNT + 1);
+            let corpus = Corpus::new(1, &Sizes::around(bytes).unwrap(), Choice::Uniform(10), 1);
+            let mean = corpus.event_bytes_mean();
             assert!(mean.abs_diff(bytes) * 50 < bytes, "{mean} for {bytes}");
         }
     }

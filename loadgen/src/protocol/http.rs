@@ -3,23 +3,12 @@
 //! Owns the framing of responses (Content-Length, chunked, until close). It never waits and never opens anything:
 //! bytes go in, whole responses come out. A peer that breaks the framing is an error, never a guess.
 
-use std::ops::Range;
+use super::{Body, ReadError};
 
 /// A response head larger than this is refused. A guess: the servers we drive send under 1 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The largest body: a page of 10,000 events of 64 KiB would be larger, and is asked for in smaller pages.
 const BODY_BYTES_MAX: usize = 256 << 20;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FramingError {
-    NotHttp,
-    HeadTooLarge,
-    BodyTooLarge,
-    BadContentLength,
-    BadChunk,
-    /// The peer closed in the middle of a response.
-    Truncated,
-}
 
 /// One whole response; `consumed` bytes of the buffer belong to it.
 #[derive(Debug)]
@@ -27,16 +16,19 @@ pub struct Response {
     pub status: u16,
     pub will_close: bool,
     pub consumed: usize,
-    body: Body,
-}
-
-#[derive(Debug)]
-enum Body {
-    InBuffer(Range<usize>),
-    Decoded(Vec<u8>),
+    pub head_bytes: usize,
+    pub body: Body,
 }
 
 impl Response {
+    /// The first header of that name; `buffer` is the one that [`ResponseReader::advance`] was given.
+    pub fn header<'a>(&self, buffer: &'a [u8], name: &str) -> Option<&'a str> {
+        let head = std::str::from_utf8(&buffer[..self.head_bytes]).ok()?;
+        let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        let mut of_name = lines.filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        of_name.next().map(|(_, value)| value.trim())
+    }
+
     /// The body; `buffer` is the one that [`ResponseReader::advance`] was given.
     pub fn body<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
         match &self.body {
@@ -79,12 +71,12 @@ impl ResponseReader {
 
     /// The next response that starts at the beginning of `buffer`, if it is complete.
     /// `closed` says that the peer will send no more.
-    pub fn advance(&mut self, buffer: &[u8], closed: bool) -> Result<Option<Response>, FramingError> {
+    pub fn advance(&mut self, buffer: &[u8], closed: bool) -> Result<Option<Response>, ReadError> {
         let head = match self.head {
             Some(head) => head,
             None => match self.read_head(buffer)? {
                 Some(head) => head,
-                None if closed && !buffer.is_empty() => return Err(FramingError::Truncated),
+                None if closed && !buffer.is_empty() => return Err(ReadError::Truncated),
                 None => return Ok(None),
             },
         };
@@ -93,13 +85,13 @@ impl ResponseReader {
             Framing::Length(length) => {
                 let end = head.head_bytes + length;
                 if buffer.len() < end {
-                    return if closed { Err(FramingError::Truncated) } else { Ok(None) };
+                    return if closed { Err(ReadError::Truncated) } else { Ok(None) };
                 }
                 (Body::InBuffer(head.head_bytes..end), end)
             }
             Framing::UntilClose => {
                 if BODY_BYTES_MAX < buffer.len() {
-                    return Err(FramingError::BodyTooLarge);
+                    return Err(ReadError::TooLarge("body"));
                 }
                 if !closed {
                     return Ok(None);
@@ -108,23 +100,29 @@ impl ResponseReader {
             }
             Framing::Chunked => match self.read_chunks(buffer)? {
                 Some(end) => (Body::Decoded(std::mem::take(&mut self.decoded)), end),
-                None if closed => return Err(FramingError::Truncated),
+                None if closed => return Err(ReadError::Truncated),
                 None => return Ok(None),
             },
         };
         *self = Self::default();
-        Ok(Some(Response { status: head.status, will_close: head.will_close, consumed, body }))
+        Ok(Some(Response {
+            status: head.status,
+            will_close: head.will_close,
+            consumed,
+            head_bytes: head.head_bytes,
+            body,
+        }))
     }
 
-    fn read_head(&mut self, buffer: &[u8]) -> Result<Option<Head>, FramingError> {
+    fn read_head(&mut self, buffer: &[u8]) -> Result<Option<Head>, ReadError> {
         const START: &[u8] = b"HTTP/1.";
         let known = buffer.len().min(START.len());
         if buffer[..known] != START[..known] {
-            return Err(FramingError::NotHttp);
+            return Err(ReadError::Malformed("not HTTP"));
         }
         let Some(at) = find(&buffer[self.searched..], b"\r\n\r\n") else {
             self.searched = buffer.len().saturating_sub(3);
-            return if HEAD_BYTES_MAX < buffer.len() { Err(FramingError::HeadTooLarge) } else { Ok(None) };
+            return if HEAD_BYTES_MAX < buffer.len() { Err(ReadError::TooLarge("head")) } else { Ok(None) };
         };
         let text_end = self.searched + at;
         let head = parse_head(&buffer[..text_end], text_end + 4)?;
@@ -133,11 +131,11 @@ impl ResponseReader {
     }
 
     /// Decodes whole chunks; answers where the response ends once the last chunk and the trailers are there.
-    fn read_chunks(&mut self, buffer: &[u8]) -> Result<Option<usize>, FramingError> {
+    fn read_chunks(&mut self, buffer: &[u8]) -> Result<Option<usize>, ReadError> {
         loop {
             let rest = &buffer[self.chunk_offset..];
             let Some(line_bytes) = find(rest, b"\r\n") else {
-                return if 256 < rest.len() { Err(FramingError::BadChunk) } else { Ok(None) };
+                return if 256 < rest.len() { Err(ReadError::Malformed("chunk")) } else { Ok(None) };
             };
             let size = parse_chunk_size(&rest[..line_bytes])?;
             let data = line_bytes + 2;
@@ -146,18 +144,18 @@ impl ResponseReader {
                 let trailers = &rest[line_bytes..];
                 return match find(trailers, b"\r\n\r\n") {
                     Some(at) => Ok(Some(self.chunk_offset + line_bytes + at + 4)),
-                    None if HEAD_BYTES_MAX < trailers.len() => Err(FramingError::HeadTooLarge),
+                    None if HEAD_BYTES_MAX < trailers.len() => Err(ReadError::TooLarge("head")),
                     None => Ok(None),
                 };
             }
             if BODY_BYTES_MAX < self.decoded.len() + size {
-                return Err(FramingError::BodyTooLarge);
+                return Err(ReadError::TooLarge("body"));
             }
             if rest.len() < data + size + 2 {
                 return Ok(None);
             }
             if &rest[data + size..data + size + 2] != b"\r\n" {
-                return Err(FramingError::BadChunk);
+                return Err(ReadError::Malformed("chunk"));
             }
             self.decoded.extend_from_slice(&rest[data..data + size]);
             self.chunk_offset += data + size + 2;
@@ -165,32 +163,34 @@ impl ResponseReader {
     }
 }
 
-fn parse_head(text: &[u8], head_bytes: usize) -> Result<Head, FramingError> {
+fn parse_head(text: &[u8], head_bytes: usize) -> Result<Head, ReadError> {
     let mut lines = text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let status_line = lines.next().unwrap_or_default();
     let status = match status_line.get(8..12) {
         Some([b' ', digits @ ..]) if digits.iter().all(u8::is_ascii_digit) => {
             digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'))
         }
-        _ => return Err(FramingError::NotHttp),
+        _ => return Err(ReadError::Malformed("not HTTP")),
     };
     let mut will_close = status_line[7] == b'0';
     let mut length = None;
     let mut chunked = false;
     for line in lines {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { return Err(FramingError::NotHttp) };
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            return Err(ReadError::Malformed("not HTTP"));
+        };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
-            let text = std::str::from_utf8(value).map_err(|_| FramingError::BadContentLength)?;
-            let parsed: usize = text.parse().map_err(|_| FramingError::BadContentLength)?;
+            let text = std::str::from_utf8(value).map_err(|_| ReadError::Malformed("content-length"))?;
+            let parsed: usize = text.parse().map_err(|_| ReadError::Malformed("content-length"))?;
             if length.is_some_and(|earlier| earlier != parsed) {
-                return Err(FramingError::BadContentLength);
+                return Err(ReadError::Malformed("content-length"));
             }
             length = Some(parsed);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             chunked = value.eq_ignore_ascii_case(b"chunked");
             if !chunked {
-                return Err(FramingError::BadChunk);
+                return Err(ReadError::Malformed("chunk"));
             }
         } else if name.eq_ignore_ascii_case(b"connection") {
             if value.eq_ignore_ascii_case(b"close") {
@@ -203,7 +203,7 @@ fn parse_head(text: &[u8], head_bytes: usize) -> Result<Head, FramingError> {
     let framing = match (status, chunked, length) {
         (100..=199 | 204 | 304, ..) => Framing::Length(0),
         (_, true, _) => Framing::Chunked,
-        (_, false, Some(length)) if BODY_BYTES_MAX < length => return Err(FramingError::BodyTooLarge),
+        (_, false, Some(length)) if BODY_BYTES_MAX < length => return Err(ReadError::TooLarge("body")),
         (_, false, Some(length)) => Framing::Length(length),
         (_, false, None) => {
             will_close = true;
@@ -213,13 +213,13 @@ fn parse_head(text: &[u8], head_bytes: usize) -> Result<Head, FramingError> {
     Ok(Head { status, will_close, framing, head_bytes })
 }
 
-fn parse_chunk_size(line: &[u8]) -> Result<usize, FramingError> {
+fn parse_chunk_size(line: &[u8]) -> Result<usize, ReadError> {
     let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
     let is_plausible = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
-    let text = std::str::from_utf8(digits).map_err(|_| FramingError::BadChunk)?;
+    let text = std::str::from_utf8(digits).map_err(|_| ReadError::Malformed("chunk"))?;
     match usize::from_str_radix(text, 16) {
         Ok(size) if is_plausible => Ok(size),
-        _ => Err(FramingError::BadChunk),
+        _ => Err(ReadError::Malformed("chunk")),
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     /// Feeds `bytes` one byte at a time and all at once; both must come to the same.
-    fn check(bytes: &[u8], expected: Result<(u16, &[u8], bool), FramingError>) {
+    fn check(bytes: &[u8], expected: Result<(u16, &[u8], bool), ReadError>) {
         let mut whole = ResponseReader::default();
         let at_once = whole.advance(bytes, true).map(|response| response.expect("a closed peer leaves no half"));
         match (&at_once, &expected) {
@@ -291,7 +291,7 @@ mod tests {
                 Ok(None) => assert!(end < bytes.len()),
                 Ok(Some(response)) => {
                     assert_eq!(end, bytes.len());
-                    assert_eq!(response.status, expected.expect("the whole was refused").0);
+                    assert_eq!(response.status, expected.as_ref().expect("the whole was refused").0);
                 }
                 Err(error) => return assert_eq!(Err(error), expected),
             }
@@ -316,18 +316,18 @@ mod tests {
 
     #[test]
     fn broken_framing_is_an_error() {
-        check(b"hello there", Err(FramingError::NotHttp));
-        check(b"HTTP/1.1 2x0 OK\r\n\r\n", Err(FramingError::NotHttp));
-        check(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Err(FramingError::NotHttp));
-        check(b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", Err(FramingError::BadContentLength));
+        check(b"hello there", Err(ReadError::Malformed("not HTTP")));
+        check(b"HTTP/1.1 2x0 OK\r\n\r\n", Err(ReadError::Malformed("not HTTP")));
+        check(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Err(ReadError::Malformed("not HTTP")));
+        check(b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", Err(ReadError::Malformed("content-length")));
         check(
             b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-            Err(FramingError::BadContentLength),
+            Err(ReadError::Malformed("content-length")),
         );
-        check(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhi", Err(FramingError::Truncated));
-        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", Err(FramingError::BadChunk));
-        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc", Err(FramingError::BadChunk));
-        check(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", Err(FramingError::BodyTooLarge));
+        check(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhi", Err(ReadError::Truncated));
+        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", Err(ReadError::Malformed("chunk")));
+        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc", Err(ReadError::Malformed("chunk")));
+        check(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", Err(ReadError::TooLarge("body")));
     }
 
     #[test]

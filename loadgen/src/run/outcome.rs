@@ -1,0 +1,118 @@
+//! From counts to the result that is kept.
+
+use super::measure::{Plan, Probes};
+use super::prepare::Prepared;
+use super::second::Seconds;
+use crate::cli::run::Arrivals;
+use crate::failure::Failure;
+use crate::hlog;
+use crate::probe;
+use crate::report;
+use crate::result::{Operation, RUN_SCHEMA, RunResult, SEND_LAG_P99_US_MAX};
+use crate::stats::{quantiles, us_at};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// CPU time of a sending thread, in per cent, beyond which it had nothing left to give.
+const THREAD_BUSY_PERCENT: f64 = 95.0;
+/// A rate that is kept to less than this was not reached.
+const RATE_KEPT_MIN: f64 = 0.99;
+
+/// The measured time and what the machine said at its ends.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub started_at: SystemTime,
+    pub measured_ns: u64,
+    pub is_partial: bool,
+    pub first: Probes,
+    pub last: Probes,
+}
+
+pub(super) fn result_of(
+    prepared: &Prepared,
+    plan: &Plan,
+    seconds: Seconds,
+    measured: &Measured,
+) -> Result<RunResult, Failure> {
+    let args = &prepared.args;
+    let (first, last) = (&measured.first, &measured.last);
+    let total = seconds.total.clone();
+    let length = measured.measured_ns as f64 / 1e9;
+    let per_second = |count: u64| if 0.0 < length { count as f64 / length } else { 0.0 };
+    let is_open = plan.rate.is_some();
+    let (service, response) = (total.service(), total.response());
+    let at = |quantile: f64| is_open.then(|| us_at(&response, quantile));
+    let lag = |quantile: f64| is_open.then(|| us_at(&total.send_lag, quantile));
+    let (requests, events) = (total.requests_measured(), total.events_measured());
+    // Queries carry no events: then the cost is per request.
+    let work = if 0 < events { events } else { requests };
+    let server_cpu_us = last.server_cpu_us.zip(first.server_cpu_us).map(|(after, before)| after.saturating_sub(before));
+    let flushes = last.flushes.zip(first.flushes).map(|(after, before)| after.saturating_sub(before));
+    let own_cpu_us = last.own_cpu_us.saturating_sub(first.own_cpu_us);
+    let loader_cpu_percent = if 0.0 < length { own_cpu_us as f64 / length / 1e4 } else { 0.0 };
+    let counted = if prepared.workload.recipe.mix.has_queries() { per_second(requests) } else { per_second(events) };
+    let is_late = lag(0.99).is_some_and(|p99_us| SEND_LAG_P99_US_MAX < p99_us);
+    let is_busy = THREAD_BUSY_PERCENT * args.threads as f64 <= loader_cpu_percent;
+    let is_behind = plan.rate.is_none_or(|rate| counted < RATE_KEPT_MIN * rate);
+    let operations =
+        prepared.workload.recipe.mix.operations.iter().zip(&total.operations).map(|(kind, stats)| Operation {
+            name: kind.name.to_owned(),
+            op_requests: stats.requests_measured,
+            op_events: stats.events_measured,
+            op_errors: stats.errors,
+            op_service_us: quantiles(&stats.service),
+            op_response_us: is_open.then(|| quantiles(&stats.response)),
+        });
+    let started_at = measured.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(RunResult {
+        schema: RUN_SCHEMA.to_owned(),
+        started_unix_ms: started_at.as_millis() as u64,
+        loop_kind: if is_open { "open" } else { "closed" }.to_owned(),
+        arrivals: is_open.then(|| match plan.arrivals {
+            Arrivals::Uniform => "uniform".to_owned(),
+            Arrivals::Poisson => "poisson".to_owned(),
+        }),
+        partial: measured.is_partial,
+        loader_bound: is_late || (is_busy && is_behind),
+        command: report::command_line(),
+        seconds: length,
+        events_per_second: per_second(events),
+        requests_per_second: per_second(requests),
+        offered_per_second: plan.rate,
+        service_p50_us: us_at(&service, 0.5),
+        service_p99_us: us_at(&service, 0.99),
+        service_p999_us: us_at(&service, 0.999),
+        service_max_us: us_at(&service, 1.0),
+        response_p50_us: at(0.5),
+        response_p99_us: at(0.99),
+        response_p999_us: at(0.999),
+        response_max_us: at(1.0),
+        send_lag_p99_us: lag(0.99),
+        send_lag_max_us: lag(1.0),
+        server_cpu_us_per_event: server_cpu_us.filter(|_| 0 < work).map(|cpu| cpu as f64 / work as f64),
+        server_cpu_percent: server_cpu_us.filter(|_| 0.0 < length).map(|cpu| cpu as f64 / length / 1e4),
+        loader_cpu_percent,
+        flushes,
+        flushes_per_second: flushes.map(per_second),
+        bytes_sent: total.bytes_sent,
+        bytes_received: total.bytes_received,
+        events_measured: events,
+        requests_measured: requests,
+        events_good: total.events_good,
+        requests_good: total.requests_good,
+        error_count: total.error_count(),
+        errors: total.errors.clone(),
+        reconnects: total.reconnects,
+        connections: args.connections,
+        depth: args.depth,
+        threads: args.threads as u32,
+        batch: if args.batch.is_empty() { vec![1] } else { args.batch.clone() },
+        event_bytes: prepared.event_bytes,
+        seed: args.seed,
+        machine: probe::machine(first.ticks, last.ticks),
+        server: prepared.server.clone(),
+        operations: operations.collect(),
+        series: seconds.into_series(measured.measured_ns),
+        service_histogram: hlog::encode(&service)?,
+        response_histogram: if is_open { Some(hlog::encode(&response)?) } else { None },
+    })
+}
