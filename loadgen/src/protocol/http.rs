@@ -61,7 +61,12 @@ pub struct ResponseReader {
     searched: usize,
     chunk_offset: usize,
     decoded: Vec<u8>,
+    /// The head that was parsed last. Servers repeat theirs byte for byte, and comparing is cheaper than parsing.
+    known: Option<(Vec<u8>, Head)>,
 }
+
+/// Longer heads are not worth remembering.
+const KNOWN_HEAD_BYTES_MAX: usize = 1024;
 
 impl ResponseReader {
     /// Whether a part of a response has been read.
@@ -104,7 +109,7 @@ impl ResponseReader {
                 None => return Ok(None),
             },
         };
-        *self = Self::default();
+        (self.head, self.searched, self.chunk_offset) = (None, 0, 0);
         Ok(Some(Response {
             status: head.status,
             will_close: head.will_close,
@@ -115,6 +120,12 @@ impl ResponseReader {
     }
 
     fn read_head(&mut self, buffer: &[u8]) -> Result<Option<Head>, ReadError> {
+        if let Some((text, head)) = &self.known
+            && buffer.starts_with(text)
+        {
+            self.chunk_offset = head.head_bytes;
+            return Ok(Some(*head));
+        }
         const START: &[u8] = b"HTTP/1.";
         let known = buffer.len().min(START.len());
         if buffer[..known] != START[..known] {
@@ -127,6 +138,12 @@ impl ResponseReader {
         let text_end = self.searched + at;
         let head = parse_head(&buffer[..text_end], text_end + 4)?;
         self.chunk_offset = head.head_bytes;
+        if head.head_bytes <= KNOWN_HEAD_BYTES_MAX {
+            let (text, known) = self.known.get_or_insert_with(|| (Vec::new(), head));
+            text.clear();
+            text.extend_from_slice(&buffer[..head.head_bytes]);
+            *known = head;
+        }
         Ok(Some(head))
     }
 
@@ -340,6 +357,29 @@ mod tests {
         let second = reader.advance(rest, false).unwrap().unwrap();
         assert_eq!((second.status, second.body(rest)), (201, b"b".as_slice()));
         assert_eq!(first.consumed + second.consumed, bytes.len());
+    }
+
+    #[test]
+    fn a_head_that_is_known_is_read_as_if_it_were_new() {
+        let first = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n".as_slice();
+        let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".as_slice();
+        let longer = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n".as_slice();
+        let mut reader = ResponseReader::default();
+        let answers: [(&[u8], &[u8], &[u8]); 7] = [
+            (first, b"a", b"a"),
+            (first, b"b", b"b"),
+            (longer, b"twelve bytes", b"twelve bytes"),
+            (first, b"c", b"c"),
+            (chunked, b"2\r\nhi\r\n0\r\n\r\n", b"hi"),
+            (chunked, b"1\r\n!\r\n0\r\n\r\n", b"!"),
+            (first, b"d", b"d"),
+        ];
+        for (head, sent, expected) in answers {
+            let bytes = [head, sent].concat();
+            assert!(reader.advance(&bytes[..bytes.len() - 1], false).unwrap().is_none());
+            let response = reader.advance(&bytes, false).unwrap().unwrap();
+            assert_eq!((response.body(&bytes), response.consumed), (expected, bytes.len()));
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often the run looks after its threads: the stop file, Ctrl-C, a thread that failed.
 const LOOK_NS: u64 = 20_000_000;
@@ -74,6 +74,7 @@ impl Plan {
 /// What the machine said at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Probes {
+    pub at: Instant,
     pub server_cpu_us: Option<u64>,
     pub flushes: Option<u64>,
     pub own_cpu_us: u64,
@@ -83,6 +84,7 @@ pub(super) struct Probes {
 impl Probes {
     fn take(args: &RunArgs) -> Result<Self, Failure> {
         Ok(Self {
+            at: Instant::now(),
             server_cpu_us: args.server_pid.map(probe::process_cpu_us).transpose()?,
             flushes: args.device.as_deref().map(probe::device_flushes).transpose()?,
             own_cpu_us: probe::own_cpu_us(),
@@ -261,11 +263,13 @@ impl Watch<'_> {
 
     fn progress(&self, closed: Closed, start_at: u64, times: &Times) -> Progress {
         let second_ns = 1_000_000_000_i64;
-        let end = times.from as i64 + (closed.second + 1) * second_ns;
+        // The last second may be cut short.
+        let end = (times.from as i64 + (closed.second + 1) * second_ns).min(times.to.min(i64::MAX as u64) as i64);
         let is_warm_up = closed.second < 0;
         let (from, to) = if is_warm_up { (start_at, times.from) } else { (times.from, times.to) };
-        // The first second of a warm-up is as long as what is left of it.
-        let length = (end - (from as i64).max(end - second_ns)).max(1) as f64 / 1e9;
+        // So may be the first second of a warm-up.
+        let begin = (times.from as i64 + closed.second * second_ns).max(from as i64);
+        let length = (end - begin).max(1) as f64 / 1e9;
         Progress {
             is_warm_up,
             elapsed_seconds: (end - from as i64) as f64 / 1e9,

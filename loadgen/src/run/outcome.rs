@@ -48,7 +48,10 @@ pub(super) fn result_of(
     let server_cpu_us = last.server_cpu_us.zip(first.server_cpu_us).map(|(after, before)| after.saturating_sub(before));
     let flushes = last.flushes.zip(first.flushes).map(|(after, before)| after.saturating_sub(before));
     let own_cpu_us = last.own_cpu_us.saturating_sub(first.own_cpu_us);
-    let loader_cpu_percent = if 0.0 < length { own_cpu_us as f64 / length / 1e4 } else { 0.0 };
+    // The machine was asked close to the ends of the measured time, not exactly there.
+    let between_us = last.at.saturating_duration_since(first.at).as_micros().max(1) as f64;
+    let percent = |cpu_us: u64| 100.0 * cpu_us as f64 / between_us;
+    let loader_cpu_percent = percent(own_cpu_us);
     let counted = if prepared.workload.recipe.mix.has_queries() { per_second(requests) } else { per_second(events) };
     let is_late = lag(0.99).is_some_and(|p99_us| SEND_LAG_P99_US_MAX < p99_us);
     let is_busy = THREAD_BUSY_PERCENT * args.threads as f64 <= loader_cpu_percent;
@@ -89,7 +92,7 @@ pub(super) fn result_of(
         send_lag_p99_us: lag(0.99),
         send_lag_max_us: lag(1.0),
         server_cpu_us_per_event: server_cpu_us.filter(|_| 0 < work).map(|cpu| cpu as f64 / work as f64),
-        server_cpu_percent: server_cpu_us.filter(|_| 0.0 < length).map(|cpu| cpu as f64 / length / 1e4),
+        server_cpu_percent: server_cpu_us.map(percent),
         loader_cpu_percent,
         flushes,
         flushes_per_second: flushes.map(per_second),
