@@ -6,6 +6,9 @@ use crate::result::RunResult;
 /// Open loops of rates that differ by more are different workloads.
 const RATE_DIFFERENCE_MAX: f64 = 0.001;
 
+/// Events are made at random around their size, so that another seed is another mean.
+const EVENT_BYTES_DIFFERENCE_MAX: f64 = 0.02;
+
 /// What makes the comparison meaningless; empty when nothing does. `a` and `b` have at least one run each.
 pub fn differences(a: &[RunResult], b: &[RunResult]) -> Vec<String> {
     let first = &a[0];
@@ -23,7 +26,9 @@ pub fn differences(a: &[RunResult], b: &[RunResult]) -> Vec<String> {
         unlike("loop", &|run| run.loop_kind.clone());
         unlike("arrivals", &|run| run.arrivals.clone().unwrap_or_else(|| "none".to_owned()));
         unlike("batch", &|run| format!("{:?}", run.batch));
-        unlike("bytes per event", &|run| run.event_bytes.to_string());
+        if EVENT_BYTES_DIFFERENCE_MAX < first.event_bytes.abs_diff(run.event_bytes) as f64 / first.event_bytes as f64 {
+            unlike("bytes per event", &|run| run.event_bytes.to_string());
+        }
         unlike("connections", &|run| run.connections.to_string());
         unlike("depth", &|run| run.depth.to_string());
         unlike("mix of requests", &|run| {

@@ -93,7 +93,8 @@ fn durability_of(run: &RunResult) -> String {
 }
 
 fn server_of(run: &RunResult) -> String {
-    let io = run.server.io.as_ref().map_or(String::new(), |io| format!(", io {io}"));
+    // Some servers say it with its name.
+    let io = run.server.io.as_ref().map_or(String::new(), |io| format!(", io {}", io.trim_start_matches("io: ")));
     format!("server {}{io}", run.server.version.as_deref().unwrap_or("of unknown version"))
 }
 

@@ -21,6 +21,10 @@ pub struct Plan {
     pub unit: &'static str,
 }
 
+/// Requests that were still waiting for a connection at the end. Nothing happened to them: whether there are too many
+/// shows in the rate that was achieved.
+const NOT_SENT: &str = "not sent";
+
 #[derive(Debug)]
 pub struct Course {
     plan: Plan,
@@ -82,7 +86,9 @@ impl Course {
         let Plan { unit, range, seconds_max, p99_us_max, .. } = self.plan;
         match end {
             End::Knee => "the rates above do not keep the bound".to_owned(),
-            End::LoaderBound => "the knee was not found: the load generator was the limit, not the server".to_owned(),
+            End::LoaderBound => "the knee was not found: the load generator was the limit, not the server; \
+                                 give it --threads and --cpus of its own, or another machine"
+                .to_owned(),
             End::NothingGood => format!(
                 "not even the lowest rate, {} {unit}/s, kept p99 under {}: begin lower with --from, or raise --p99",
                 rate(range.from),
@@ -102,7 +108,7 @@ fn evidence(offered: f64, result: &RunResult, unit: &str) -> Evidence {
         // A point without an answer has no time; it is behind, and not fast.
         response_p99_us: result.response_p99_us.unwrap_or(f64::INFINITY),
         send_lag_p99_us: result.send_lag_p99_us.unwrap_or(0.0),
-        errors: result.error_count,
+        errors: result.error_count - result.errors.get(NOT_SENT).copied().unwrap_or_default(),
         chance: chance(result),
         loader_bound: result.loader_bound,
     }

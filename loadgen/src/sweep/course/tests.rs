@@ -133,6 +133,20 @@ fn arrivals_by_chance_are_not_the_fault_of_the_server() {
 }
 
 #[test]
+fn what_was_not_sent_is_being_behind_and_no_error() {
+    let waiting = |count: u64, achieved: f64| RunResult {
+        error_count: count,
+        errors: [("not sent".to_owned(), count)].into(),
+        ..run_result(achieved, 100.0)
+    };
+    let few = sweep(Plan { range: Range { to: 1000.0, ..PLAN.range }, ..PLAN }, |rate| waiting(3, rate));
+    assert_eq!((few.result.points[0].verdict.as_str(), few.result.points[0].point_errors), ("good", 0));
+    let many = sweep(PLAN, |rate| waiting(5000, rate / 2.0));
+    assert_eq!(many.measured.len(), 2, "it had its second chance");
+    assert_eq!(many.result.points[0].verdict, "behind");
+}
+
+#[test]
 fn every_point_is_announced_and_judged() {
     let Swept { told, measured, .. } = sweep(PLAN, server);
     assert_eq!(told[0], "point 1: 1,000 events/s for 8 s (up the ladder)");
