@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn the_interval_holds_the_truth_as_often_as_it_says() {
         // 95 % of 400 are 380; three runs a side cannot do better than nine in ten.
-        for (runs, at_least, at_most) in [(3, 345, 385), (5, 372, 396), (10, 372, 396)] {
+        for (runs, at_least, at_most) in [(3, 345, 385), (4, 372, 396), (5, 372, 396), (10, 372, 396)] {
             let covered = covered(runs);
             assert!((at_least..=at_most).contains(&covered), "{runs} runs a side: {covered} of 400");
         }

@@ -50,6 +50,7 @@ EXAMPLES
 #[command(mut_arg("rate", |arg| arg.hide(true)), mut_arg("closed", |arg| arg.hide(true)))]
 #[command(mut_arg("count", |arg| arg.hide(true)), mut_arg("ledger", |arg| arg.hide(true)))]
 #[command(mut_arg("hlog", |arg| arg.hide(true)))]
+#[command(mut_arg("arrivals", |arg| arg.help("How the requests are spread over time (default: uniform)")))]
 #[command(mut_arg("duration", |arg| arg.help("Seconds that are measured at each point (default 5)")))]
 #[command(mut_arg("warmup", |arg| arg.help("Seconds before the measured ones of each point (default 1)")))]
 pub struct SweepArgs {
