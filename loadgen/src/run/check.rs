@@ -4,9 +4,13 @@ use crate::cli::RunArgs;
 use crate::corpus::Seq;
 use crate::corpus::distribution::EVENT_BYTES_MAX;
 use crate::failure::Failure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A batch is one piece of the corpus, whose places are 32-bit.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
+
+/// Rings, timers, the ledger, standard streams. A guess with room to spare.
+const OPEN_FILES_BESIDES: u64 = 64;
 
 pub fn check(args: &RunArgs) -> Result<(), Failure> {
     let usage = |text: String| Err(Failure::Usage(text));
@@ -30,6 +34,7 @@ pub fn check(args: &RunArgs) -> Result<(), Failure> {
         return usage("--batch times the size of an event must stay below 1 GiB".to_owned());
     }
     check_threads(args)?;
+    raise_open_files(args.connections)?;
     for (name, value) in [
         ("--duration", args.duration),
         ("--timeout", Some(args.timeout)),
@@ -63,6 +68,23 @@ pub fn check(args: &RunArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Each connection is two descriptors; the soft limit is often far below what may be had.
+fn raise_open_files(connections: u32) -> Result<(), Failure> {
+    let wanted = u64::from(connections) * 2 + OPEN_FILES_BESIDES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| wanted <= current) {
+        return Ok(());
+    }
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        let maximum = limit.maximum.unwrap_or_default();
+        return Err(Failure::Usage(format!(
+            "--connections {connections}: they need {wanted} open files and {maximum} are allowed: raise ulimit -n"
+        )));
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+        .map_err(|error| Failure::Other(format!("ulimit -n {wanted}: {error}")))
 }
 
 fn check_threads(args: &RunArgs) -> Result<(), Failure> {

@@ -122,7 +122,9 @@ async fn flush(lane: Rc<RefCell<Lane>>, index: usize) {
         if let Err(error) = waiting.writable(false).await {
             return lane.borrow_mut().break_off(index, &format!("write: {}", io_kind(&error)));
         }
-        if lane.borrow_mut().flush(index, number) {
+        let is_done = lane.borrow_mut().flush(index, number);
+        help_the_stuck(&lane);
+        if is_done {
             return;
         }
     }

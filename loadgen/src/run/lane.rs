@@ -88,6 +88,8 @@ struct Connection {
     /// Written and not yet taken by the kernel, from `unsent_from` on.
     unsent: Vec<u8>,
     unsent_from: usize,
+    /// The socket took no more; somebody waits for it.
+    is_stuck: bool,
     /// Why this connection is over; its in-flight requests end with this error.
     broken: Option<String>,
 }
@@ -150,6 +152,7 @@ impl Lane {
             number: 0,
             unsent: Vec::new(),
             unsent_from: 0,
+            is_stuck: false,
             broken: None,
         };
         let connections = streams.into_iter().map(connection).collect();
@@ -185,6 +188,15 @@ impl Lane {
 
     pub fn states(&self) -> impl Iterator<Item = State> {
         self.connections.iter().map(|connection| connection.state)
+    }
+
+    /// Every connection is there and greeted, or has failed.
+    pub fn is_settled(&self) -> bool {
+        self.connections.iter().all(|connection| match connection.state {
+            State::Connecting => false,
+            State::Connected => connection.reader.is_ready(),
+            State::Away | State::Ended => true,
+        })
     }
 
     /// Nothing is in flight.
@@ -229,6 +241,7 @@ impl Lane {
         connection.freed_at = now;
         connection.unsent.clear();
         connection.unsent_from = 0;
+        connection.is_stuck = false;
         let number = connection.number;
         self.workload.protocol.hello(&mut connection.unsent);
         self.send(index);
@@ -438,16 +451,15 @@ impl Lane {
             return self.break_off(index, "ledger");
         }
         let connection = &mut self.connections[index];
-        let Some(socket) = &connection.socket else { return };
+        let Some(socket) = connection.socket.as_ref().filter(|_| !connection.is_stuck) else { return };
         while connection.unsent_from < connection.unsent.len() {
             let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
             match rustix::net::send(socket, &connection.unsent[connection.unsent_from..], flags) {
                 Ok(bytes) => connection.unsent_from += bytes,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
-                    if !self.stuck.contains(&index) {
-                        self.stuck.push(index);
-                    }
+                    connection.is_stuck = true;
+                    self.stuck.push(index);
                     return;
                 }
                 Err(error) => {
@@ -460,17 +472,19 @@ impl Lane {
         connection.unsent_from = 0;
     }
 
-    /// The socket takes bytes again. Answers whether everything is out, or the connection is another by now.
+    /// The socket takes bytes again. Answers whether nobody has to wait any more.
     pub fn flush(&mut self, index: usize, number: u64) -> bool {
-        let connection = &self.connections[index];
+        let connection = &mut self.connections[index];
         if connection.number != number || connection.socket.is_none() || connection.broken.is_some() {
             return true;
         }
+        connection.is_stuck = false;
         self.send(index);
-        self.stuck.retain(|stuck| *stuck != index);
         let now = self.now();
         self.offer(index, now);
-        self.connections[index].backlog_bytes() == 0
+        // Whoever asks goes on waiting: nobody else need be called.
+        self.stuck.retain(|stuck| *stuck != index);
+        !self.connections[index].is_stuck
     }
 
     /// A second handle to the socket of a connection that is stuck, and the connection's number.
@@ -488,7 +502,11 @@ impl Lane {
         // First what idle connections should long have sent: else a late look would pass for a busy server.
         self.pace(now);
         let mut offset = 0;
+        let was_ready = self.connections[index].reader.is_ready();
         let end = self.read_answers(index, buffer, closed, now, &mut offset);
+        if !was_ready && self.connections[index].reader.is_ready() {
+            self.connections[index].freed_at = now;
+        }
         if !self.flush_ledger() {
             return (offset, Some(End::Error("ledger".to_owned())));
         }

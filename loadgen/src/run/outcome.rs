@@ -53,9 +53,7 @@ pub(super) fn result_of(
     let percent = |cpu_us: u64| 100.0 * cpu_us as f64 / between_us;
     let loader_cpu_percent = percent(own_cpu_us);
     let counted = if prepared.workload.recipe.mix.has_queries() { per_second(requests) } else { per_second(events) };
-    let is_late = lag(0.99).is_some_and(|p99_us| SEND_LAG_P99_US_MAX < p99_us);
-    let is_busy = THREAD_BUSY_PERCENT * args.threads as f64 <= loader_cpu_percent;
-    let is_behind = plan.rate.is_none_or(|rate| counted < RATE_KEPT_MIN * rate);
+    let kept = plan.rate.map(|rate| counted / rate);
     let operations =
         prepared.workload.recipe.mix.operations.iter().zip(&total.operations).map(|(kind, stats)| Operation {
             name: kind.name.to_owned(),
@@ -75,7 +73,7 @@ pub(super) fn result_of(
             Arrivals::Poisson => "poisson".to_owned(),
         }),
         partial: measured.is_partial,
-        loader_bound: is_late || (is_busy && is_behind),
+        loader_bound: is_loader_bound(lag(0.99), loader_cpu_percent / args.threads as f64, kept),
         command: report::command_line(),
         seconds: length,
         events_per_second: per_second(events),
@@ -118,4 +116,30 @@ pub(super) fn result_of(
         service_histogram: hlog::encode(&service)?,
         response_histogram: if is_open { Some(hlog::encode(&response)?) } else { None },
     })
+}
+
+/// Whether the generator itself was the bottleneck: it sent late, or it had no CPU left and did not keep the rate.
+/// A closed loop has no rate to keep: there a thread without CPU left is enough.
+fn is_loader_bound(send_lag_p99_us: Option<f64>, thread_cpu_percent: f64, rate_kept: Option<f64>) -> bool {
+    let is_late = send_lag_p99_us.is_some_and(|p99_us| SEND_LAG_P99_US_MAX < p99_us);
+    let is_behind = rate_kept.is_none_or(|share| share < RATE_KEPT_MIN);
+    is_late || (THREAD_BUSY_PERCENT <= thread_cpu_percent && is_behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loader_bound;
+
+    #[test]
+    fn a_generator_that_is_late_or_out_of_cpu_says_so() {
+        let check = |lag, cpu, kept, expected| assert_eq!(is_loader_bound(lag, cpu, kept), expected);
+        check(Some(200.0), 60.0, Some(1.0), false);
+        check(Some(1001.0), 60.0, Some(1.0), true);
+        // The server was too slow, and the generator had time to spare.
+        check(Some(200.0), 60.0, Some(0.5), false);
+        check(Some(200.0), 99.0, Some(0.9), true);
+        check(Some(200.0), 99.0, Some(1.0), false);
+        check(None, 99.0, None, true);
+        check(None, 80.0, None, false);
+    }
 }

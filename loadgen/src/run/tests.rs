@@ -59,6 +59,23 @@ fn pipelined_requests_are_all_answered() {
     assert_eq!(server.event_count(), 1501);
 }
 
+/// What the socket does not take at once must wait, without holding up the answers.
+#[test]
+fn requests_larger_than_a_socket_takes_are_all_answered() {
+    let server = FakeServer::start(Behaviour::Good);
+    let line = "--count 24 --connections 2 --depth 12 --batch 400 --event-bytes 2000 --entities 1000000";
+    let result = run_against(&server, line);
+    assert_eq!((result.requests_good, result.error_count), (24, 0));
+    assert_eq!(server.event_count(), 24 * 400 + 1);
+}
+
+#[test]
+fn many_connections_have_their_descriptors() {
+    let server = FakeServer::start(Behaviour::Good);
+    let result = run_against(&server, "--count 300 --connections 300 --accept-any-2xx");
+    assert_eq!((result.requests_good, result.error_count), (300, 0));
+}
+
 #[test]
 fn a_run_ends_after_its_duration() {
     let server = FakeServer::start(Behaviour::Good);
@@ -145,6 +162,7 @@ fn every_request_is_counted_when_the_server_closes() {
     assert_eq!(result.reconnects, 9);
     let ended = run_against(&server, "--count 95 --connections 1");
     assert_eq!(ended.error_count, 1, "without --reconnect the first close ends it");
+    assert!(ended.partial && !result.partial);
 }
 
 #[test]

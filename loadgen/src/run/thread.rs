@@ -131,7 +131,7 @@ async fn drive(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<En
         })
         .collect();
     let patience_ends_at = Instant::now() + CONNECT_PATIENCE;
-    while lane.borrow().states().any(|state| state == State::Connecting) && Instant::now() < patience_ends_at {
+    while !lane.borrow().is_settled() && Instant::now() < patience_ends_at {
         monoio::time::sleep(START_LOOK).await;
     }
     control.ready_count.fetch_add(1, Ordering::AcqRel);
@@ -186,6 +186,7 @@ async fn drive(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<En
         let left = Duration::from_nanos(lane.borrow().window.1.saturating_sub(now));
         monoio::time::sleep(LOOK.min(left)).await;
     };
+    connection::help_the_stuck(&lane);
     let ended_at = control.now();
     end(&lane, ended_at, timeout_ns).await;
     for task in tasks {
