@@ -103,6 +103,11 @@ impl Prepared {
         Arc::clone(&self.stops)
     }
 
+    /// What a rate counts, here: `events`, or `requests` once there are some without events.
+    pub fn rate_unit(&self) -> &'static str {
+        if self.workload.recipe.mix.has_queries() { "requests" } else { "events" }
+    }
+
     /// The number of the next point, which makes its sequence numbers unique.
     pub(super) fn next_run(&mut self) -> Result<u16, Failure> {
         let run = self.run_number;
