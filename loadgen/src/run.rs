@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::corpus::{Corpus, Seq};
 use crate::failure::{EXIT_OTHER, EXIT_UNAVAILABLE, Failure};
 use crate::http;
-use crate::ledger::LedgerWriter;
+use crate::ledger::LedgerFile;
 use crate::probe;
 use crate::report::{self, Summary};
 use crate::session::{self, Loop, Phase, Session, Shared, State};
@@ -119,7 +119,10 @@ fn kind_of(args: &RunArgs, target: &Target) -> Result<Kind, Failure> {
 pub async fn run(args: &RunArgs) -> Result<Summary, Failure> {
     let target = target_of(&args.target)?;
     let mut ledger = match &args.ledger {
-        Some(path) => Some(LedgerWriter::open(path)?),
+        Some(path) => {
+            let (file, known) = LedgerFile::open(path)?;
+            Some((file.writer(), known))
+        }
         None => None,
     };
     let run_number = ledger.as_ref().map_or(0, |(_, known)| known.run_count);
