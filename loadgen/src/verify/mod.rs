@@ -31,6 +31,10 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 pub fn main(args: &VerifyArgs) -> Result<u8, Failure> {
     let target = target_of(&args.target)?;
     let ledger = Ledger::read(&args.ledger)?;
+    if ledger.tenants.is_empty() {
+        // Saying that all is well with nothing would be true, and mistaken for more.
+        return Err(Failure::Other(format!("ledger {}: no run was noted in it", args.ledger.display())));
+    }
     let client = Client::new(target, Duration::from_secs_f64(args.timeout));
     let judge = Judge::new(&ledger, !args.allow_gaps, Findings::new(args.list.as_deref())?);
     let verdict = crate::ring::block_on(verify(&ledger, client, args.page, judge, !args.quiet))??;

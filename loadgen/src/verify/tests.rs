@@ -16,8 +16,12 @@ fn send(server: &FakeServer, ledger: &Path, line: &str) {
 }
 
 fn try_send(server: &FakeServer, ledger: &Path, line: &str) -> Result<(), Failure> {
-    let (url, ledger) = (server.url(), ledger.to_str().unwrap());
-    let mut words = vec!["ringlog-load", "run", "--quiet", "--url", &url, "--ledger", ledger];
+    try_send_to(&server.url(), ledger, line)
+}
+
+fn try_send_to(url: &str, ledger: &Path, line: &str) -> Result<(), Failure> {
+    let ledger = ledger.to_str().unwrap();
+    let mut words = vec!["ringlog-load", "run", "--quiet", "--url", url, "--ledger", ledger];
     words.extend(line.split_ascii_whitespace());
     let Command::Run(args) = Cli::parse_from(words).command else { panic!("not a run") };
     crate::ring::block_on(crate::run::run(&args)).unwrap().map(drop)
@@ -247,6 +251,43 @@ fn exit_codes_tell_the_outcome() {
     // Nobody listens on port 1.
     assert_eq!(verify_main("http://127.0.0.1:1", &ledger).unwrap_err().exit_code(), 7);
     assert_eq!(verify_main(&server.url(), &folder.path().join("none")).unwrap_err().exit_code(), 1);
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    assert!(verify_main(&server.url(), &empty).unwrap_err().to_string().ends_with("no run was noted in it"));
+}
+
+#[test]
+fn child_runs_until_it_is_killed() {
+    let Some(ledger) = std::env::var_os(ledger::tests::CHILD) else { return };
+    let url = std::env::var("RINGLOG_LOAD_TEST_URL").unwrap();
+    try_send_to(&url, Path::new(&ledger), "--connections 4 --depth 2 --batch 1,10 --entities 20 --duration 600")
+        .unwrap();
+}
+
+#[test]
+fn the_ledger_of_a_run_that_was_killed_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let server = FakeServer::start(Behaviour::Good);
+    for round in 1..=2 {
+        let mut child = ledger::tests::command_of_test("verify::tests::child_runs_until_it_is_killed", &ledger)
+            .env("RINGLOG_LOAD_TEST_URL", server.url())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while server.event_count() < round * 2_000 {
+            assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Requests that were on their way may still be stored, whole, while this reads.
+        let verdict = judge(&server, &ledger);
+        assert_eq!(troubles(&verdict), [], "{verdict:?}");
+        assert_eq!(usize::from(verdict.runs), round);
+        assert!(500 < verdict.events_acknowledged, "{verdict:?}");
+    }
+    assert_eq!(server.store.lock().unwrap().tenant_count, 1);
 }
 
 #[test]
