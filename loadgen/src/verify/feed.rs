@@ -18,8 +18,17 @@ struct Seen {
     /// An index of [`Feed::entities`].
     entity: u32,
     version: u64,
-    /// Blamed for something else already: its version is taken, its place says nothing.
-    is_disordered: bool,
+    standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Its place is to be judged.
+    Open,
+    /// Blamed already: its place says nothing more.
+    Blamed,
+    /// It should not be here at all: at most it explains where a version went.
+    Stranger,
 }
 
 const NOT_OURS: u32 = u32::MAX;
@@ -149,25 +158,25 @@ impl Feed {
             }
         }
         let entity = self.entity(EntityName::Ours(ledger.mark(event).entity));
-        self.push(Seen { event, entity, version, is_disordered: false });
+        self.push(Seen { event, entity, version, standing: Standing::Open });
     }
 
     /// An event that is not the ledger's, and has its place in the feed all the same.
     pub fn take_other(&mut self, entity: EntityName<'_>, version: u64) {
         let entity = self.entity(entity);
-        self.push(Seen { event: NOT_OURS, entity, version, is_disordered: false });
+        self.push(Seen { event: NOT_OURS, entity, version, standing: Standing::Open });
     }
 
-    /// An event that was blamed already: its version is taken, and that is all that counts.
+    /// An event that should not be here, and was reported as what it is.
     pub fn pass(&mut self, entity: EntityName<'_>, version: u64) {
         let entity = self.entity(entity);
         self.entities[entity as usize].is_suspect = true;
-        self.seen.push(Seen { event: NOT_OURS, entity, version, is_disordered: true });
+        self.seen.push(Seen { event: NOT_OURS, entity, version, standing: Standing::Stranger });
     }
 
     fn push(&mut self, seen: Seen) {
         let entity = &mut self.entities[seen.entity as usize];
-        if seen.version != entity.version_last + 1 {
+        if seen.version != entity.version_last.wrapping_add(1) {
             entity.is_suspect = true;
         }
         entity.version_last = seen.version;
@@ -197,7 +206,9 @@ impl Feed {
     pub fn conclude(mut self, ledger: &Ledger, counts: &[u8], versions_are_dense: bool) -> Vec<Disorder> {
         // Where it stood first is as good as where it stood again, so neither place is blamed.
         for seen in self.seen.iter_mut().filter(|seen| seen.event != NOT_OURS) {
-            seen.is_disordered |= 1 < counts[seen.event as usize];
+            if 1 < counts[seen.event as usize] {
+                seen.standing = Standing::Blamed;
+            }
         }
         let mut found = Vec::new();
         if self.is_order_suspect {
@@ -215,14 +226,14 @@ impl Feed {
     /// The event at this place of [`Feed::seen`] is out of order.
     fn blame(&mut self, place: usize, found: &mut Vec<Disorder>, why: String) {
         let seen = &mut self.seen[place];
-        seen.is_disordered = true;
+        seen.standing = Standing::Blamed;
         let event = Some(seen.event).filter(|&event| event != NOT_OURS);
         // Every event is pushed once, so places are positions.
         found.push(Disorder::Misplaced { event, position: place as u64 + 1, why });
     }
 
     fn blame_order(&mut self, ledger: &Ledger, found: &mut Vec<Disorder>) {
-        let is_judged = |seen: &Seen| seen.event != NOT_OURS && !seen.is_disordered;
+        let is_judged = |seen: &Seen| seen.event != NOT_OURS && seen.standing == Standing::Open;
         let places: Vec<usize> = (0..self.seen.len()).filter(|&place| is_judged(&self.seen[place])).collect();
         let spans: Vec<Span> = places
             .iter()
@@ -255,7 +266,7 @@ impl Feed {
     fn blame_requests(&mut self, ledger: &Ledger, found: &mut Vec<Disorder>) {
         let mut members: HashMap<u32, Vec<usize>> = HashMap::new();
         for (place, seen) in self.seen.iter().enumerate() {
-            if seen.event == NOT_OURS || seen.is_disordered {
+            if seen.event == NOT_OURS || seen.standing != Standing::Open {
                 continue;
             }
             let request = ledger.request_index(seen.event);
@@ -293,7 +304,10 @@ impl Feed {
         for entity in entities {
             let places = &members[&entity];
             let mut taken: Vec<u64> = places.iter().map(|&place| self.seen[place].version).collect();
-            let places: Vec<usize> = places.iter().copied().filter(|&place| !self.seen[place].is_disordered).collect();
+            let is_native = |place: &&usize| self.seen[**place].standing != Standing::Stranger;
+            let largest = places.iter().filter(is_native).map(|&place| self.seen[place].version).max();
+            let is_open = |&place: &usize| self.seen[place].standing == Standing::Open;
+            let places: Vec<usize> = places.iter().copied().filter(is_open).collect();
             let versions: Vec<u64> = places.iter().map(|&place| self.seen[place].version).collect();
             for at in not_rising(&versions) {
                 let why = format!("version {} of {} stands out of order", versions[at], names[&entity]);
@@ -302,6 +316,7 @@ impl Feed {
             if versions_are_dense {
                 let excuse = excuses.remove(&entity).unwrap_or_default();
                 taken.extend(excuse.versions);
+                taken.retain(|&version| version <= largest.unwrap_or_default());
                 for (first, last) in missing(taken, excuse.any_count) {
                     found.push(Disorder::Skipped { entity: names[&entity].clone(), first, last });
                 }
@@ -352,7 +367,7 @@ fn missing(mut taken: Vec<u64>, mut excused: u64) -> Vec<(u64, u64)> {
     let mut ranges = Vec::new();
     let mut last = 0;
     for version in taken {
-        let absent = version.saturating_sub(last + 1);
+        let absent = version.saturating_sub(last).saturating_sub(1);
         let kept = absent.saturating_sub(excused);
         excused -= absent - kept;
         if 0 < kept {
@@ -373,6 +388,6 @@ mod tests {
         assert_eq!(missing(vec![7, 1, 3, 3], 0), [(2, 2), (4, 6)]);
         assert_eq!(missing(vec![7, 1, 3], 2), [(5, 6)]);
         assert_eq!(missing(vec![0, 1], 0), []);
-        assert_eq!(missing(vec![u64::MAX], 1), [(2, u64::MAX - 1)]);
+        assert_eq!(missing(vec![u64::MAX, u64::MAX], 1), [(2, u64::MAX - 1)]);
     }
 }
