@@ -1,4 +1,4 @@
-//! Reading a ledger, extent by extent, into columns: some 44 bytes per event and 56 per request.
+//! Reading a ledger, extent by extent, into columns: 44 bytes per event and 48 per request.
 //!
 //! It trusts nothing: an entry that is not whole ends its extent as a killed writer ends it. A whole entry beyond one
 //! that is not whole is another matter, because a writer never leaves that: such a ledger is damaged, and refused.
@@ -98,6 +98,8 @@ impl Ledger {
         (place < u64::from(request.event_count)).then(|| request.first_event + place as u32)
     }
 }
+
+const _: () = assert!(size_of::<SentRequest>() == 48);
 
 #[derive(Debug, Default)]
 struct Reader {

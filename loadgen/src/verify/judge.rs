@@ -18,8 +18,8 @@ pub struct Judge<'a> {
     versions_are_dense: bool,
     /// How often each event of the ledger was read where it belongs; 255 stands for more, too.
     counts: Vec<u8>,
-    /// Acknowledged events by the hash of their id; made when the first payload does not tell who it is.
-    by_id: OnceCell<Vec<u32>>,
+    /// Acknowledged events by half the hash of their id; made when the first payload does not tell who it is.
+    by_id: OnceCell<Vec<(u64, u32)>>,
     leaks: Vec<Leak>,
     events_read: u64,
     findings: Findings,
@@ -196,14 +196,15 @@ impl<'a> Judge<'a> {
     }
 
     fn event_by_id(&self, id: u128) -> Option<u32> {
-        let hash = |event: u32| self.ledger.ack(event).map(|ack| ack.id_hash);
         let by_id = self.by_id.get_or_init(|| {
-            let mut events: Vec<u32> = (0..self.ledger.event_count()).filter(|&event| hash(event).is_some()).collect();
-            events.sort_by_cached_key(|&event| hash(event));
-            events
+            let acked = (0..self.ledger.event_count()).filter_map(|event| Some((event, self.ledger.ack(event)?)));
+            let mut pairs: Vec<(u64, u32)> = acked.map(|(event, ack)| (ack.id_hash as u64, event)).collect();
+            pairs.sort_unstable();
+            pairs
         });
-        let at = by_id.binary_search_by_key(&Some(id), |&event| hash(event)).ok()?;
-        Some(by_id[at])
+        let from = by_id.partition_point(|&(half, _)| half < id as u64);
+        let mut candidates = by_id[from..].iter().take_while(|&&(half, _)| half == id as u64).map(|&(_, event)| event);
+        candidates.find(|&event| self.ledger.ack(event).is_some_and(|ack| ack.id_hash == id))
     }
 
     fn tenant_name(&self, tenant: u16) -> String {
