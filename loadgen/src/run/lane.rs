@@ -606,10 +606,6 @@ impl Lane {
         true
     }
 
-    pub fn take_ledger(&mut self) -> Option<LedgerWriter> {
-        self.ledger.take()
-    }
-
     pub fn flush_ledger(&mut self) -> bool {
         let Some(ledger) = &mut self.ledger else { return true };
         match ledger.flush() {

@@ -109,7 +109,6 @@ pub struct Ended {
     pub last_answer_at: u64,
     /// Every connection was lost before that.
     pub lost_all: bool,
-    pub ledger: Option<LedgerWriter>,
 }
 
 pub fn run(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<Ended, Failure> {
@@ -204,7 +203,7 @@ async fn drive(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<En
     // The other end is gone only when the run has failed.
     drop(intervals.send((place.0, lane.tally.take())));
     let at = ended_at.min(lane.window.1);
-    Ok(Ended { at, last_answer_at: lane.last_answer_at, lost_all, ledger: lane.take_ledger() })
+    Ok(Ended { at, last_answer_at: lane.last_answer_at, lost_all })
 }
 
 /// Lets what is in flight be answered, then ends every connection.
