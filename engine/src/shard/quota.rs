@@ -52,11 +52,11 @@ impl Limits {
         records_bytes: u64,
     ) -> Result<(), AppendError> {
         if let Some(quota) = self.events_per_month {
-            let month = Month::of(state.received_at(wall));
-            let (used, _) = state.in_month(month);
+            let month = state.month_at(state.received_at(wall));
+            let used = month.events;
             if quota < used.saturating_add(event_count) {
-                let resets_at = Some(month.ends_at());
-                return Err(AppendError::QuotaExceeded { kind: QuotaKind::EventsPerMonth, used, quota, resets_at });
+                let (kind, resets_at) = (QuotaKind::EventsPerMonth, Some(month.ends_at));
+                return Err(AppendError::QuotaExceeded { kind, used, quota, resets_at });
             }
         }
         if let Some(quota) = self.stored_bytes {
@@ -89,13 +89,13 @@ impl Shard {
     pub fn usage(&self, tenant: Tenant, wall: Micros) -> Usage {
         let known = self.tenants.get(tenant);
         let state = known.copied().unwrap_or(TenantState::EMPTY);
-        let month = Month::of(state.received_at(wall));
-        let (events_this_month, bytes_this_month) = state.in_month(month);
+        let received_at = state.received_at(wall);
+        let month = state.month_at(received_at);
         Usage {
-            month,
-            events_this_month,
-            bytes_this_month,
-            resets_at: month.ends_at(),
+            month: Month::of(received_at),
+            events_this_month: month.events,
+            bytes_this_month: month.bytes,
+            resets_at: month.ends_at,
             stored_events: state.next_position.0 - 1,
             stored_bytes: state.stored_bytes,
             last_received_at: known.map(|state| state.last_received_at),

@@ -51,11 +51,22 @@ impl<T> TenantMap<T> {
     }
 }
 
+/// What a tenant has stored in one month so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MonthCount {
+    pub events: u64,
+    /// Of records.
+    pub bytes: u64,
+    pub ends_at: Micros,
+}
+
 /// What a tenant's next batch gets, and what its batches so far amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TenantState {
     pub next_position: Position,
     pub last_received_at: Micros,
+    /// The end of the month that `last_received_at` lies in. Kept, since a calendar costs more than the rest of `take`.
+    pub month_ends_at: Micros,
     /// Events and record bytes that were received in the month of `last_received_at`.
     pub month_events: u64,
     pub month_bytes: u64,
@@ -68,6 +79,7 @@ impl TenantState {
     pub const EMPTY: TenantState = TenantState {
         next_position: Position(1),
         last_received_at: Micros(i64::MIN),
+        month_ends_at: Micros(i64::MIN),
         month_events: 0,
         month_bytes: 0,
         stored_bytes: 0,
@@ -78,25 +90,32 @@ impl TenantState {
         wall.max(self.last_received_at)
     }
 
-    /// Events and record bytes so far of a month that is not before the last batch.
-    pub fn in_month(&self, month: Month) -> (u64, u64) {
-        if Month::of(self.last_received_at) == month { (self.month_events, self.month_bytes) } else { (0, 0) }
+    /// The counters of the month that a moment lies in, which is not before the last batch.
+    pub fn month_at(&self, received_at: Micros) -> MonthCount {
+        if received_at < self.month_ends_at {
+            MonthCount { events: self.month_events, bytes: self.month_bytes, ends_at: self.month_ends_at }
+        } else {
+            MonthCount { events: 0, bytes: 0, ends_at: Month::of(received_at).ends_at() }
+        }
     }
 
     /// Moves on by one batch.
     pub fn take(&mut self, first_position: Position, received_at: Micros, event_count: u64, records_bytes: u64) {
-        let (events, bytes) = self.in_month(Month::of(received_at));
+        let month = self.month_at(received_at);
         self.next_position = Position(first_position.0 + event_count);
         self.last_received_at = received_at;
-        self.month_events = events.saturating_add(event_count);
-        self.month_bytes = bytes.saturating_add(records_bytes);
+        self.month_ends_at = month.ends_at;
+        self.month_events = month.events.saturating_add(event_count);
+        self.month_bytes = month.bytes.saturating_add(records_bytes);
         self.stored_bytes = self.stored_bytes.saturating_add(records_bytes);
     }
 
     pub fn of_entry(entry: &CheckpointEntry) -> (Tenant, TenantState) {
+        let last_received_at = Micros(entry.last_received_at.get());
         let state = TenantState {
             next_position: Position(entry.next_position.get()),
-            last_received_at: Micros(entry.last_received_at.get()),
+            last_received_at,
+            month_ends_at: Month::of(last_received_at).ends_at(),
             month_events: entry.month_events.get(),
             month_bytes: entry.month_bytes.get(),
             stored_bytes: entry.stored_bytes.get(),
