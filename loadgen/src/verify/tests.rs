@@ -311,7 +311,7 @@ fn a_full_disk_ends_a_run_with_its_reason() {
     let test = ledger::tests::command_of_test(name, &folder.path().join("ledger"));
     // Without the trap the limit is a signal; with it, an error like that of a full disk. The unit is 512 bytes.
     let output = std::process::Command::new("/bin/sh")
-        .args(["-c", r#"trap '' XFSZ; ulimit -f 3072; exec "$0" "$@""#])
+        .args(["-c", r#"trap '' XFSZ; ulimit -f 10240; exec "$0" "$@""#])
         .arg(test.get_program())
         .args(test.get_args())
         .envs(test.get_envs().filter_map(|(name, value)| Some((name, value?))))
