@@ -70,7 +70,11 @@ pub fn run_text(result: &RunResult) -> String {
         line("send lag", format!("p99 {}  max {}{warning}", time(p99), time(max)));
     }
     let warning = if result.loader_bound { "  THE LOAD GENERATOR IS THE BOTTLENECK" } else { "" };
-    line("loader CPU", format!("{:.0} % of a core{warning}", result.loader_cpu_percent));
+    let starved = match result.loader_starved_percent {
+        Some(percent) if 1.0 < percent => format!(", kept from running at {percent:.0} % of the looks"),
+        _ => String::new(),
+    };
+    line("loader CPU", format!("{:.0} % of a core{starved}{warning}", result.loader_cpu_percent));
     if 1 < result.operations.len() {
         for operation in &result.operations {
             let Quantiles { p50, p99, .. } = operation.op_response_us.unwrap_or(operation.op_service_us);

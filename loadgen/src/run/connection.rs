@@ -3,7 +3,8 @@
 //! Requests are sent from where they are decided, without a wait; only a socket that takes no more gets a task that
 //! waits for it.
 
-use super::lane::{End, Lane, Phase, State, io_kind};
+use super::books::{End, State};
+use super::lane::{Lane, Phase, io_kind};
 use crate::client::{Connected, connect};
 use crate::target::Target;
 use monoio::buf::IoBufMut;

@@ -12,18 +12,16 @@
 //! The open loop keeps no queue of its own: what is due and not sent is the part of the schedule that lies behind.
 
 use super::alarm::Alarm;
+use super::books::{Books, End, Pending, State};
 use super::schedule::Schedule;
 use crate::ledger::{Ack, LedgerWriter};
-use crate::protocol::{Answer, Outcome, ReadError, Reader, Step};
+use crate::protocol::{Answer, Outcome, ReadError, Step};
 use crate::stats::{Interval, Tally};
-use crate::workload::{Scrutiny, Stream, Workload, Written};
+use crate::workload::{Scrutiny, Stream, Workload};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Unsent bytes of a connection beyond which it gets no further request.
-const BACKLOG_BYTES_MAX: usize = 256 << 10;
 
 /// So that the end of the run is noticed.
 const NAP_NS_MAX: u64 = 50_000_000;
@@ -44,70 +42,6 @@ pub enum Pace {
     Open(Schedule),
 }
 
-/// A request that was sent and not answered yet.
-#[derive(Debug)]
-struct Pending {
-    sent: Written,
-    intended_at: u64,
-    sent_at: u64,
-    request_bytes: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Connecting,
-    Connected,
-    /// Between two connections.
-    Away,
-    Ended,
-}
-
-/// How a connection came to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// The run is over and everything was answered.
-    Done,
-    /// The server said that it would close.
-    Polite,
-    Closed,
-    Error(String),
-}
-
-#[derive(Debug)]
-struct Connection {
-    state: State,
-    stream: Stream,
-    reader: Reader,
-    in_flight: VecDeque<Pending>,
-    /// When the window last had room again.
-    freed_at: u64,
-    is_listed_as_free: bool,
-    socket: Option<std::net::TcpStream>,
-    /// Which connection of this place: one more each time.
-    number: u64,
-    /// Written and not yet taken by the kernel, from `unsent_from` on.
-    unsent: Vec<u8>,
-    unsent_from: usize,
-    /// The socket took no more; somebody waits for it.
-    is_stuck: bool,
-    /// Why this connection is over; its in-flight requests end with this error.
-    broken: Option<String>,
-}
-
-impl Connection {
-    fn backlog_bytes(&self) -> usize {
-        self.unsent.len() - self.unsent_from
-    }
-
-    fn has_room(&self, depth: usize) -> bool {
-        self.state == State::Connected
-            && self.broken.is_none()
-            && self.in_flight.len() < depth
-            && self.backlog_bytes() < BACKLOG_BYTES_MAX
-            && self.reader.is_ready()
-    }
-}
-
 #[derive(Debug)]
 pub struct Lane {
     pub workload: Arc<Workload>,
@@ -126,7 +60,7 @@ pub struct Lane {
     /// Connections whose socket took no more: somebody has to wait for them and call [`Lane::flush`].
     pub stuck: Vec<usize>,
     ledger: Option<LedgerWriter>,
-    connections: Vec<Connection>,
+    connections: Vec<Books>,
     free: VecDeque<usize>,
     alarm: Option<Alarm>,
     acks: Vec<Ack>,
@@ -141,21 +75,8 @@ impl Lane {
         streams: Vec<Stream>,
         ledger: Option<LedgerWriter>,
     ) -> Self {
-        let connection = |stream| Connection {
-            state: State::Connecting,
-            stream,
-            reader: workload.protocol.reader(),
-            in_flight: VecDeque::with_capacity(depth),
-            freed_at: 0,
-            is_listed_as_free: false,
-            socket: None,
-            number: 0,
-            unsent: Vec::new(),
-            unsent_from: 0,
-            is_stuck: false,
-            broken: None,
-        };
-        let connections = streams.into_iter().map(connection).collect();
+        let connections =
+            streams.into_iter().map(|stream| Books::new(stream, workload.protocol.reader(), depth)).collect();
         let tally = Tally::new(workload.recipe.mix.operations.len());
         Self {
             workload,

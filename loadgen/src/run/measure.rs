@@ -312,6 +312,7 @@ impl Watch<'_> {
             started_at: times.started_at,
             measured_ns: to.saturating_sub(times.from),
             is_partial: times.is_stopped || lost_all,
+            starved_percent: ended.iter().filter_map(|ended| ended.starved_percent).reduce(f64::max),
             first,
             last,
         };

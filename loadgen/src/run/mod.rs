@@ -6,6 +6,7 @@
 //! ```
 
 mod alarm;
+mod books;
 mod check;
 mod connection;
 mod lane;
@@ -15,6 +16,7 @@ pub mod prepare;
 pub mod progress;
 mod schedule;
 mod second;
+mod starvation;
 mod thread;
 
 use crate::cli::{RunArgs, TargetArgs};

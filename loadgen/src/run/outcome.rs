@@ -14,6 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// CPU time of a sending thread, in per cent, beyond which it had nothing left to give.
 const THREAD_BUSY_PERCENT: f64 = 95.0;
+/// More often than this a thread may not be kept from running: it would show at p99.
+const STARVED_PERCENT_MAX: f64 = 1.0;
 /// A rate that is kept to less than this was not reached.
 const RATE_KEPT_MIN: f64 = 0.99;
 
@@ -23,6 +25,8 @@ pub(super) struct Measured {
     pub started_at: SystemTime,
     pub measured_ns: u64,
     pub is_partial: bool,
+    /// Of the thread that was kept waiting most.
+    pub starved_percent: Option<f64>,
     pub first: Probes,
     pub last: Probes,
 }
@@ -73,7 +77,12 @@ pub(super) fn result_of(
             Arrivals::Poisson => "poisson".to_owned(),
         }),
         partial: measured.is_partial,
-        loader_bound: is_loader_bound(lag(0.99), loader_cpu_percent / args.threads as f64, kept),
+        loader_bound: is_loader_bound(
+            lag(0.99),
+            measured.starved_percent,
+            loader_cpu_percent / args.threads as f64,
+            kept,
+        ),
         command: report::command_line(),
         seconds: length,
         events_per_second: per_second(events),
@@ -92,6 +101,7 @@ pub(super) fn result_of(
         server_cpu_us_per_event: server_cpu_us.filter(|_| 0 < work).map(|cpu| cpu as f64 / work as f64),
         server_cpu_percent: server_cpu_us.map(percent),
         loader_cpu_percent,
+        loader_starved_percent: measured.starved_percent,
         flushes,
         flushes_per_second: flushes.map(per_second),
         bytes_sent: total.bytes_sent,
@@ -118,12 +128,19 @@ pub(super) fn result_of(
     })
 }
 
-/// Whether the generator itself was the bottleneck: it sent late, or it had no CPU left and did not keep the rate.
+/// Whether the generator itself was the bottleneck: it sent late, or the machine did not let it run, or it had
+/// no CPU left and did not keep the rate.
 /// A closed loop has no rate to keep: there a thread without CPU left is enough.
-fn is_loader_bound(send_lag_p99_us: Option<f64>, thread_cpu_percent: f64, rate_kept: Option<f64>) -> bool {
+fn is_loader_bound(
+    send_lag_p99_us: Option<f64>,
+    starved_percent: Option<f64>,
+    thread_cpu_percent: f64,
+    rate_kept: Option<f64>,
+) -> bool {
     let is_late = send_lag_p99_us.is_some_and(|p99_us| SEND_LAG_P99_US_MAX < p99_us);
+    let is_starved = starved_percent.is_some_and(|percent| STARVED_PERCENT_MAX < percent);
     let is_behind = rate_kept.is_none_or(|share| share < RATE_KEPT_MIN);
-    is_late || (THREAD_BUSY_PERCENT <= thread_cpu_percent && is_behind)
+    is_late || is_starved || (THREAD_BUSY_PERCENT <= thread_cpu_percent && is_behind)
 }
 
 #[cfg(test)]
@@ -132,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_generator_that_is_late_or_out_of_cpu_says_so() {
-        let check = |lag, cpu, kept, expected| assert_eq!(is_loader_bound(lag, cpu, kept), expected);
+        let check = |lag, cpu, kept, expected| assert_eq!(is_loader_bound(lag, Some(0.5), cpu, kept), expected);
         check(Some(200.0), 60.0, Some(1.0), false);
         check(Some(1001.0), 60.0, Some(1.0), true);
         // The server was too slow, and the generator had time to spare.
@@ -141,5 +158,7 @@ mod tests {
         check(Some(200.0), 99.0, Some(1.0), false);
         check(None, 99.0, None, true);
         check(None, 80.0, None, false);
+        assert!(is_loader_bound(Some(200.0), Some(5.0), 20.0, Some(1.0)), "kept from running");
+        assert!(!is_loader_bound(None, None, 20.0, None), "what is not known is not claimed");
     }
 }

@@ -2,9 +2,11 @@
 //! atomics of [`Control`] and one channel for intervals.
 
 use super::alarm::Alarm;
+use super::books::State;
 use super::connection;
-use super::lane::{Lane, Pace, Phase, State};
+use super::lane::{Lane, Pace, Phase};
 use super::schedule::Schedule;
+use super::starvation::Starvation;
 use crate::cli::run::Arrivals;
 use crate::failure::Failure;
 use crate::ledger::LedgerWriter;
@@ -109,6 +111,8 @@ pub struct Ended {
     pub last_answer_at: u64,
     /// Every connection was lost before that.
     pub lost_all: bool,
+    /// How often it was ready to run and could not, in per cent of the looks; `None` where nobody knows.
+    pub starved_percent: Option<f64>,
 }
 
 pub fn run(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<Ended, Failure> {
@@ -157,8 +161,10 @@ async fn drive(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<En
     connection::help_the_stuck(&lane);
     let pacing = ticks.map(|ticks| monoio::spawn(keep_pace(Rc::clone(&lane), ticks)));
 
+    let mut starvation = Starvation::new(control.now());
     let lost_all = loop {
         let now = control.now();
+        starvation.look(now, window.0 <= now);
         {
             let mut lane = lane.borrow_mut();
             lane.window.1 = control.to.load(Ordering::Relaxed);
@@ -203,7 +209,7 @@ async fn drive(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<En
     // The other end is gone only when the run has failed.
     drop(intervals.send((place.0, lane.tally.take())));
     let at = ended_at.min(lane.window.1);
-    Ok(Ended { at, last_answer_at: lane.last_answer_at, lost_all })
+    Ok(Ended { at, last_answer_at: lane.last_answer_at, lost_all, starved_percent: starvation.percent() })
 }
 
 /// Lets what is in flight be answered, then ends every connection.
