@@ -16,6 +16,10 @@
 #   SERVER_BIN, LOAD_BIN, NULL_BIN   use these programs and build nothing
 set -euo pipefail
 
+script=bench.sh
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
 repeats=${REPEATS:-3}
 duration=${DURATION:-3}
 warmup=${WARMUP:-0.5}
@@ -23,17 +27,10 @@ batches=${BATCHES:-1 10 100 500}
 connections=${CONNECTIONS:-64}
 depth=${DEPTH:-1}
 event_bytes=${EVENT_BYTES:-220}
-root=$(cd "$(dirname "$0")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
-release=$target/release
-ringlog=${SERVER_BIN:-$release/ringlog}
-load=${LOAD_BIN:-$release/ringlog-load}
 null_server=${NULL_BIN:-$release/null_server}
 results=${1:-$target/bench-$(date +%Y%m%d-%H%M%S).jsonl}
 
-if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
-    (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
-fi
+build_programs
 if [ -z "${NULL_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog-benches --bin null_server)
 fi
@@ -43,15 +40,7 @@ work=$(mktemp -d "${BENCH_DIR:-$target}/bench.XXXXXX")
 server_pid=
 
 stop_server() {
-    [ -n "$server_pid" ] || return 0
-    kill "$server_pid" 2>/dev/null || true
-    local tries=0
-    while kill -0 "$server_pid" 2>/dev/null && [ "$tries" -lt 100 ]; do
-        tries=$((tries + 1))
-        sleep 0.1
-    done
-    kill -9 "$server_pid" 2>/dev/null || true
-    wait "$server_pid" 2>/dev/null || true
+    stop_process "$server_pid"
     server_pid=
 }
 cleanup() {
@@ -61,25 +50,7 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-on_server_core=
-on_client_core=
-if [ "$(nproc)" -ge 2 ] && command -v taskset >/dev/null; then
-    on_server_core="taskset -c 0"
-    on_client_core="taskset -c 1"
-else
-    echo "bench.sh: one core or no taskset: server and client share cores, the figures mean little" >&2
-fi
-
-# The whole disk under a directory: partitions have no flush counter of their own.
-disk_under() {
-    local source name
-    source=$(df --output=source "$1" | tail -n 1)
-    name=$(basename "$(readlink -f "$source")")
-    if [ -e "/sys/class/block/$name/partition" ]; then
-        name=$(basename "$(dirname "$(readlink -f "/sys/class/block/$name")")")
-    fi
-    if [ -r "/sys/block/$name/stat" ]; then echo "$name"; fi
-}
+choose_cores
 device=${DEVICE:-$(disk_under "$work")}
 [ -n "$device" ] || echo "bench.sh: no disk found under $work: flushes are not counted" >&2
 
@@ -88,31 +59,27 @@ null_key=$(printf 'k%.0s' $(seq 300))
 
 # run_one MODE BATCH
 run_one() {
-    local mode=$1 batch=$2 ports=$work/ports.json line=$work/result.json tries=0
+    local mode=$1 batch=$2 ports=$work/ports.json line=$work/result.json
     rm -rf "$work/data" "$ports" "$line"
     case $mode in
     null)
-        $on_server_core "$null_server" --http 127.0.0.1:0 --ports-file "$ports" >"$work/server.log" 2>&1 &
+        "${on_server_core[@]}" "$null_server" --http 127.0.0.1:0 --ports-file "$ports" >"$work/server.log" 2>&1 &
         set -- --key "$null_key" --accept-any-2xx
         ;;
     *)
-        $on_server_core "$ringlog" serve --data-dir "$work/data" --http 127.0.0.1:0 --tcp 127.0.0.1:0 \
+        "${on_server_core[@]}" "$ringlog" serve --data-dir "$work/data" --http 127.0.0.1:0 --tcp 127.0.0.1:0 \
             --ports-file "$ports" --onboard-per-hour 0 --cores 1 --durability "$mode" >"$work/server.log" 2>&1 &
         set --
         ;;
     esac
     server_pid=$!
-    until [ -s "$ports" ]; do
-        tries=$((tries + 1))
-        if [ "$tries" -gt 1500 ] || ! kill -0 "$server_pid" 2>/dev/null; then
-            cat "$work/server.log" >&2
-            echo "bench.sh: $mode did not start" >&2
-            exit 1
-        fi
-        sleep 0.02
-    done
+    if ! wait_for_file "$ports" "$server_pid"; then
+        cat "$work/server.log" >&2
+        echo "bench.sh: $mode did not start" >&2
+        exit 1
+    fi
     # A run with failed requests ends with 1 and still has a result, which says so.
-    $on_client_core "$load" run --quiet --closed --ports-file "$ports" --connections "$connections" --depth "$depth" \
+    "${on_client_core[@]}" "$load" run --quiet --closed --ports-file "$ports" --connections "$connections" --depth "$depth" \
         --batch "$batch" --event-bytes "$event_bytes" --warmup "$warmup" --duration "$duration" \
         --server-pid "$server_pid" ${device:+--device "$device"} --json "$line" "$@" >"$work/load.log" 2>&1 || true
     stop_server
@@ -122,15 +89,6 @@ run_one() {
         exit 1
     fi
     printf '{"mode":"%s","batch_size":%s,"result":%s}\n' "$mode" "$batch" "$(cat "$line")" >>"$results"
-}
-
-# number NAME: one value of the JSON lines on standard input, line by line.
-number() {
-    sed -n "s/.*\"$1\":\([0-9.e+-]*\)[,}].*/\1/p"
-}
-
-median() {
-    sort -g | awk '{ value[NR] = $1 } END { if (NR) print (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2; else print 0 }'
 }
 
 # of MODE BATCH NAME: the median over all repeats.

@@ -14,21 +14,19 @@
 #   SERVER_BIN, LOAD_BIN   use these programs and build nothing
 set -euo pipefail
 
+script=crash.sh
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
 rounds=${1:-50}
 verify_every=${VERIFY_EVERY:-10}
 seed=${SEED:-$(($(date +%s) % 32768))}
 rate=${RATE:-20000}
 seconds_max=${SECONDS_MAX:-280}
-root=$(cd "$(dirname "$0")/.." && pwd)
-release=${CARGO_TARGET_DIR:-$root/target}/release
-ringlog=${SERVER_BIN:-$release/ringlog}
-load=${LOAD_BIN:-$release/ringlog-load}
 
 case $rounds in '' | *[!0-9]* | 0) echo "usage: scripts/crash.sh [ROUNDS=50]" >&2; exit 2 ;; esac
 
-if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
-    (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
-fi
+build_programs
 # The time for building is not the test's.
 SECONDS=0
 RANDOM=$seed
@@ -71,13 +69,7 @@ start_server() {
 
 # Until the server accepts, which is after its recovery.
 wait_for_server() {
-    local tries=0
-    until [ -s "$ports" ]; do
-        kill -0 "$server_pid" 2>/dev/null || fail "the server ended while it started"
-        tries=$((tries + 1))
-        [ "$tries" -lt 1500 ] || fail "the server did not start within 30 s"
-        sleep 0.02
-    done
+    wait_for_file "$ports" "$server_pid" || fail "the server did not start"
 }
 
 kill_server() {
@@ -104,7 +96,7 @@ stop_load() {
 
 # A number out of the verdict's JSON.
 field() {
-    sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$work/verdict.json"
+    number "$1" <"$work/verdict.json"
 }
 
 verify() {

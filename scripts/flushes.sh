@@ -17,17 +17,14 @@
 #   SERVER_BIN, LOAD_BIN   use these programs and build nothing
 set -euo pipefail
 
+script=flushes.sh
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
 requests=${REQUESTS:-2000}
 attempts=${ATTEMPTS:-5}
-root=$(cd "$(dirname "$0")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
-release=$target/release
-ringlog=${SERVER_BIN:-$release/ringlog}
-load=${LOAD_BIN:-$release/ringlog-load}
 
-if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
-    (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
-fi
+build_programs
 
 mkdir -p "${BENCH_DIR:-$target}"
 work=$(mktemp -d "${BENCH_DIR:-$target}/flushes.XXXXXX")
@@ -35,15 +32,7 @@ ports=$work/ports.json
 server_pid=
 
 stop_server() {
-    [ -n "$server_pid" ] || return 0
-    kill "$server_pid" 2>/dev/null || true
-    local tries=0
-    while kill -0 "$server_pid" 2>/dev/null && [ "$tries" -lt 100 ]; do
-        tries=$((tries + 1))
-        sleep 0.1
-    done
-    kill -9 "$server_pid" 2>/dev/null || true
-    wait "$server_pid" 2>/dev/null || true
+    stop_process "$server_pid"
     server_pid=
 }
 cleanup() {
@@ -63,17 +52,6 @@ cannot_tell() {
     exit 2
 }
 
-# The whole disk under a directory: partitions have no flush counter of their own.
-disk_under() {
-    local source name
-    source=$(findmnt -n -o SOURCE --target "$1" 2>/dev/null || df --output=source "$1" | tail -n 1)
-    # A subvolume is written behind its device, as in /dev/vda1[/home].
-    name=$(basename "$(readlink -f "${source%%\[*}")")
-    if [ -e "/sys/class/block/$name/partition" ]; then
-        name=$(basename "$(dirname "$(readlink -f "/sys/class/block/$name")")")
-    fi
-    if [ -r "/sys/block/$name/stat" ]; then echo "$name"; fi
-}
 device=${DEVICE:-$(disk_under "$work")}
 [ -n "$device" ] || cannot_tell "no disk found under $work ($(df --output=source "$work" | tail -n 1)); name one with DEVICE, or another place with BENCH_DIR"
 [ -r "/sys/block/$device/stat" ] || cannot_tell "/sys/block/$device/stat cannot be read"
@@ -81,31 +59,21 @@ if [ "$(cat "/sys/block/$device/queue/write_cache" 2>/dev/null || true)" = "writ
     cannot_tell "$device has no volatile cache, so that the kernel never sends it a flush"
 fi
 
-# The 16th number: flushes completed since the machine started.
 flushes() {
-    local fields
-    read -r -a fields <"/sys/block/$device/stat"
-    [ "${#fields[@]}" -ge 16 ] || cannot_tell "/sys/block/$device/stat has no count of flushes, which needs Linux 5.5"
-    echo "${fields[15]}"
+    flushes_of "$device" || cannot_tell "/sys/block/$device/stat has no count of flushes, which needs Linux 5.5"
 }
 
 # start_server MODE: fresh directory, one core, one tenant, whose key is left in `key`.
 start_server() {
-    local address tries=0
+    local address
     rm -rf "$work/data" "$ports"
     "$ringlog" serve --data-dir "$work/data" --http 127.0.0.1:0 --tcp 127.0.0.1:0 --ports-file "$ports" \
         --onboard-per-hour 0 --cores 1 --durability "$1" ${SYNC:+--sync "$SYNC"} ${RINGLOG_IO:+--io "$RINGLOG_IO"} \
         >"$work/server.log" 2>&1 &
     server_pid=$!
-    until [ -s "$ports" ]; do
-        kill -0 "$server_pid" 2>/dev/null || fail "$1: the server ended while it started"
-        tries=$((tries + 1))
-        [ "$tries" -lt 1500 ] || fail "$1: the server did not start within 30 s"
-        sleep 0.02
-    done
-    address=$(sed -n 's/.*"http":"\([^"]*\)".*/\1/p' "$ports")
-    key=$(curl -sf --max-time 10 -X POST -H 'Content-Type: application/json' -d '{"email":"flushes@flushes.test","name":"flushes"}' \
-        "http://$address/api/v1/onboard/start" | sed -n 's/.*"api_key": *"\([^"]*\)".*/\1/p') || true
+    wait_for_file "$ports" "$server_pid" || fail "$1: the server did not start"
+    address=$(text http <"$ports")
+    key=$(onboard "$address" flushes) || true
     [ -n "$key" ] || fail "$1: onboarding gave no key"
 }
 

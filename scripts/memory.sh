@@ -17,6 +17,10 @@
 #   SERVER_BIN, LOAD_BIN   use these programs and build nothing
 set -euo pipefail
 
+script=memory.sh
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
 events=${1:-20000000}
 case $events in '' | *[!0-9]* | 0) echo "usage: scripts/memory.sh [EVENTS=20000000]" >&2; exit 2 ;; esac
 tenants=${TENANTS:-8}
@@ -26,15 +30,8 @@ depth=${DEPTH:-2}
 batch=${BATCH:-500}
 event_bytes=${EVENT_BYTES:-220}
 cores=${CORES:-$(nproc)}
-root=$(cd "$(dirname "$0")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
-release=$target/release
-ringlog=${SERVER_BIN:-$release/ringlog}
-load=${LOAD_BIN:-$release/ringlog-load}
 
-if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
-    (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
-fi
+build_programs
 
 mkdir -p "${BENCH_DIR:-$target}"
 work=$(mktemp -d "${BENCH_DIR:-$target}/memory.XXXXXX")
@@ -68,13 +65,7 @@ fail() {
 "$ringlog" serve --data-dir "$data" --http 127.0.0.1:0 --tcp 127.0.0.1:0 --ports-file "$ports" --onboard-per-hour 0 \
     --cores "$cores" --durability "${DURABILITY:-commit}" >"$work/server.log" 2>&1 &
 server_pid=$!
-tries=0
-until [ -s "$ports" ]; do
-    kill -0 "$server_pid" 2>/dev/null || fail "the server ended while it started"
-    tries=$((tries + 1))
-    [ "$tries" -lt 1500 ] || fail "the server did not start within 30 s"
-    sleep 0.02
-done
+wait_for_file "$ports" "$server_pid" || fail "the server did not start"
 
 anon_max=0
 file_max=0
@@ -110,7 +101,7 @@ load_pid=
 [ "$load_code" -eq 0 ] || { tail -n 20 "$work/load.log" >&2; fail "the load generator ended with $load_code"; }
 # Sealing and merging go on for a moment.
 for _ in 1 2 3 4 5; do sample; sleep 1; done
-good=$(sed -n 's/.*"events_good":\([0-9]*\).*/\1/p' "$work/result.json")
+good=$(number events_good <"$work/result.json")
 [ "${good:-0}" -ge "$events" ] || fail "only ${good:-0} of $events events were acknowledged"
 
 shards=$(find "$data" -maxdepth 1 -name 'shard-*' -type d | wc -l)

@@ -14,17 +14,14 @@
 #   SERVER_BIN, LOAD_BIN   use these programs and build nothing
 set -euo pipefail
 
+script=restart.sh
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
 gib=${1:-10}
 case $gib in '' | *[!0-9]* | 0) echo "usage: scripts/restart.sh [GIB=10]" >&2; exit 2 ;; esac
-root=$(cd "$(dirname "$0")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
-release=$target/release
-ringlog=${SERVER_BIN:-$release/ringlog}
-load=${LOAD_BIN:-$release/ringlog-load}
 
-if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
-    (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
-fi
+build_programs
 
 mkdir -p "${BENCH_DIR:-$target}"
 work=$(mktemp -d "${BENCH_DIR:-$target}/restart.XXXXXX")
@@ -56,10 +53,6 @@ fail() {
     exit 1
 }
 
-now_us() {
-    echo "${EPOCHREALTIME/[.,]/}"
-}
-
 start_server() {
     rm -f "$ports"
     started_us=$(now_us)
@@ -74,7 +67,7 @@ wait_for_health() {
     address=
     while :; do
         if [ -z "$address" ] && [ -s "$ports" ]; then
-            address=$(sed -n 's/.*"http":"\([^"]*\)".*/\1/p' "$ports")
+            address=$(text http <"$ports")
         fi
         if [ -n "$address" ] && curl -sf -o /dev/null --max-time 10 "http://$address/health"; then return; fi
         kill -0 "$server_pid" 2>/dev/null || fail "the server ended while it started"
@@ -88,13 +81,6 @@ first_query() {
     curl -sf --max-time 60 -H "Authorization: Bearer $1" \
         "http://$address/api/v1/events/query?limit=100&sort=desc" >"$work/answer.json" || fail "the first query failed"
     grep -q '"count":100[,}]' "$work/answer.json" || fail "the first query did not give 100 events"
-}
-
-# onboard NAME: makes a tenant and prints its key.
-onboard() {
-    curl -sf --max-time 10 -X POST -H 'Content-Type: application/json' \
-        -d "{\"email\":\"$1@restart.test\",\"name\":\"$1\"}" "http://$address/api/v1/onboard/start" |
-        sed -n 's/.*"api_key": *"\([^"]*\)".*/\1/p'
 }
 
 drop_caches() {
@@ -145,7 +131,7 @@ start_server
 wait_for_health
 keys=()
 for tenant in a b c d; do
-    key=$(onboard "$tenant") || true
+    key=$(onboard "$address" "$tenant") || true
     [ -n "$key" ] || fail "onboarding gave no key"
     keys+=("$key")
 done

@@ -95,6 +95,7 @@ pub mod tests {
             arrivals: Some("uniform".to_owned()),
             partial: false,
             loader_bound: false,
+            loader_starved_percent: None,
             command: "ringlog-load run --rate 50000".to_owned(),
             seconds: 10.0,
             events_per_second,

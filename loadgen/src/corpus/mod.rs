@@ -166,6 +166,8 @@ pub struct Event<'a> {
     pub entity: &'a [u8],
     /// A JSON value.
     pub payload: &'a [u8],
+    /// A JSON object.
+    pub metadata: &'a [u8],
 }
 
 #[derive(Debug)]
@@ -267,6 +269,7 @@ impl Corpus {
                 event_type: cut(&places.event_type),
                 entity: cut(&(places.entity_at - ENTITY_PREFIX.len() as u32..entity_end)),
                 payload: cut(&places.payload),
+                metadata: cut(&places.metadata),
             }
         })
     }

@@ -24,6 +24,9 @@
 //! A new protocol is a file here, a variant in [`Protocol`] and in [`Reader`], and a scheme in [`Protocol::from_url`].
 
 pub mod http;
+mod nats;
+mod postgres;
+mod redis;
 
 use crate::corpus::Event;
 use crate::failure::Failure;
@@ -34,12 +37,18 @@ use std::ops::Range;
 #[derive(Debug)]
 pub enum Protocol {
     Http,
+    Redis,
+    Nats,
+    Postgres { database: String },
 }
 
 /// One connection's place in what the server says.
 #[derive(Debug)]
 pub enum Reader {
     Http(http::ResponseReader),
+    Redis(redis::Reader),
+    Nats(nats::Reader),
+    Postgres(postgres::Reader),
 }
 
 #[derive(Debug)]
@@ -59,7 +68,6 @@ pub struct Answer {
     pub body: Body,
 }
 
-#[expect(dead_code, reason = "a protocol that judges its own answers has not come yet")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// An HTTP status, to be judged together with the body.
@@ -86,7 +94,6 @@ impl Answer {
     }
 }
 
-#[expect(dead_code, reason = "a protocol with a greeting has not come yet")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
     /// What came is not of this protocol.
@@ -112,10 +119,19 @@ impl fmt::Display for ReadError {
 impl Protocol {
     /// The protocol that a URL's scheme names. What stands behind HOST:PORT (`rest`, with its slash) is the protocol's.
     pub fn from_url(scheme: &str, rest: &str) -> Result<Self, Failure> {
-        match scheme {
-            "http" if rest.trim_end_matches('/').is_empty() => Ok(Self::Http),
-            "http" => Err(Failure::Usage(format!("--url: a path is not expected here: {rest}"))),
-            _ => Err(Failure::Usage(format!("--url: {scheme}:// is not spoken here; try http://HOST:PORT"))),
+        let path = rest.trim_matches('/');
+        match (scheme, path) {
+            ("http", "") => Ok(Self::Http),
+            ("redis", "") => Ok(Self::Redis),
+            ("nats", "") => Ok(Self::Nats),
+            ("postgres", "") => Ok(Self::Postgres { database: "postgres".to_owned() }),
+            ("postgres", database) => Ok(Self::Postgres { database: database.to_owned() }),
+            ("http" | "redis" | "nats", _) => {
+                Err(Failure::Usage(format!("--url: a path is not expected here: {rest}")))
+            }
+            _ => Err(Failure::Usage(format!(
+                "--url: {scheme}:// is not spoken here; http, redis, nats and postgres are"
+            ))),
         }
     }
 
@@ -130,23 +146,38 @@ impl Protocol {
     }
 
     /// What a new connection says first.
-    pub fn hello(&self, _out: &mut Vec<u8>) {
+    pub fn hello(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Http => {}
+            Self::Postgres { database } => postgres::write_hello("postgres", database, out),
+            // In NATS the server speaks first.
+            Self::Http | Self::Redis | Self::Nats => {}
         }
     }
 
-    pub fn reader(&self) -> Reader {
+    /// For connection number `connection` of the run.
+    pub fn reader(&self, connection: u32) -> Reader {
         match self {
             Self::Http => Reader::Http(http::ResponseReader::default()),
+            Self::Redis => Reader::Redis(redis::Reader::default()),
+            Self::Nats => Reader::Nats(nats::Reader::new(connection)),
+            Self::Postgres { .. } => Reader::Postgres(postgres::Reader::default()),
         }
     }
 
     /// Appends one request that carries `events` of tenant number `tenant`, for protocols that take events as they are.
     /// HTTP requests have heads and bodies of many kinds and are written by the workload.
-    pub fn write_events<'a>(&self, _tenant: u16, _events: impl Iterator<Item = Event<'a>>, _out: &mut Vec<u8>) {
+    pub fn write_events<'a>(
+        &self,
+        connection: u32,
+        tenant: u16,
+        events: impl Iterator<Item = Event<'a>>,
+        out: &mut Vec<u8>,
+    ) {
         match self {
             Self::Http => unreachable!("the workload writes HTTP requests itself"),
+            Self::Redis => redis::write_events(tenant, events, out),
+            Self::Nats => nats::write_events(connection, tenant, events, out),
+            Self::Postgres { .. } => postgres::write_events(tenant, events, out),
         }
     }
 }
@@ -155,14 +186,18 @@ impl Reader {
     /// Whether the greeting is over, so that requests may be sent.
     pub fn is_ready(&self) -> bool {
         match self {
-            Self::Http(_) => true,
+            Self::Http(_) | Self::Redis(_) => true,
+            Self::Nats(reader) => reader.is_ready(),
+            Self::Postgres(reader) => reader.is_ready(),
         }
     }
 
     /// A request with so many events was written.
-    pub fn note_sent(&mut self, _event_count: u32) {
+    pub fn note_sent(&mut self, event_count: u32) {
         match self {
-            Self::Http(_) => {}
+            Self::Http(_) | Self::Postgres(_) => {}
+            Self::Redis(reader) => reader.note_sent(event_count),
+            Self::Nats(reader) => reader.note_sent(event_count),
         }
     }
 
@@ -170,11 +205,12 @@ impl Reader {
     pub fn is_midway(&self, buffer: &[u8]) -> bool {
         match self {
             Self::Http(reader) => reader.is_midway(buffer),
+            Self::Redis(_) | Self::Nats(_) | Self::Postgres(_) => !buffer.is_empty(),
         }
     }
 
     /// The next thing that the server says, from the beginning of `buffer`.
-    pub fn advance(&mut self, buffer: &[u8], closed: bool, _reply: &mut Vec<u8>) -> Result<Step, ReadError> {
+    pub fn advance(&mut self, buffer: &[u8], closed: bool, reply: &mut Vec<u8>) -> Result<Step, ReadError> {
         match self {
             Self::Http(reader) => match reader.advance(buffer, closed)? {
                 Some(response) if (100..200).contains(&response.status) => {
@@ -188,6 +224,59 @@ impl Reader {
                 })),
                 None => Ok(Step::More),
             },
+            Self::Redis(reader) => reader.advance(buffer, closed),
+            Self::Nats(reader) => reader.advance(buffer, closed, reply),
+            Self::Postgres(reader) => reader.advance(buffer, closed, reply),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub const EVENT: Event<'static> = Event {
+        json: br#"{"event_type":"order.created","entity_id":"e-0000002a","payload":{"n":1},"metadata":{}}"#,
+        event_type: b"order.created",
+        entity: b"e-0000002a",
+        payload: br#"{"n":1}"#,
+        metadata: b"{}",
+    };
+
+    /// Feeds `bytes` one by one, which is every way in which they can be cut, and collects the answers with their bytes.
+    pub fn steps(
+        bytes: &[u8],
+        mut advance: impl FnMut(&[u8], bool, &mut Vec<u8>) -> Result<Step, ReadError>,
+    ) -> Result<Vec<(Outcome, usize)>, ReadError> {
+        let (mut buffer, mut reply, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+        for &byte in bytes {
+            buffer.push(byte);
+            loop {
+                match advance(&buffer, false, &mut reply)? {
+                    Step::More => break,
+                    Step::Aside { consumed } => drop(buffer.drain(..consumed)),
+                    Step::Answer(answer) => {
+                        buffer.drain(..answer.consumed);
+                        answers.push((answer.outcome, answer.consumed));
+                    }
+                }
+            }
+        }
+        assert!(buffer.is_empty());
+        Ok(answers)
+    }
+
+    #[test]
+    fn schemes_name_protocols() {
+        let database = |url_path| match Protocol::from_url("postgres", url_path) {
+            Ok(Protocol::Postgres { database }) => database,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(database("/"), "postgres");
+        assert_eq!(database("/bench"), "bench");
+        assert!(matches!(Protocol::from_url("redis", ""), Ok(Protocol::Redis)));
+        assert!(matches!(Protocol::from_url("nats", "/"), Ok(Protocol::Nats)));
+        assert!(Protocol::from_url("redis", "/1").is_err());
+        assert!(Protocol::from_url("kafka", "").is_err());
     }
 }

@@ -75,8 +75,11 @@ impl Lane {
         streams: Vec<Stream>,
         ledger: Option<LedgerWriter>,
     ) -> Self {
-        let connections =
-            streams.into_iter().map(|stream| Books::new(stream, workload.protocol.reader(), depth)).collect();
+        let books = |stream: Stream| {
+            let reader = workload.protocol.reader(stream.connection());
+            Books::new(stream, reader, depth)
+        };
+        let connections = streams.into_iter().map(books).collect();
         let tally = Tally::new(workload.recipe.mix.operations.len());
         Self {
             workload,
@@ -155,7 +158,7 @@ impl Lane {
         let now = self.now();
         let connection = &mut self.connections[index];
         connection.state = State::Connected;
-        connection.reader = self.workload.protocol.reader();
+        connection.reader = self.workload.protocol.reader(connection.stream.connection());
         connection.broken = None;
         connection.socket = Some(socket);
         connection.number += 1;

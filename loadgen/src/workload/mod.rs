@@ -98,6 +98,11 @@ impl Stream {
         let rng = Rng::stream(seed, run, connection);
         Self { run, connection, request_count: 0, event_count: 0, rng, scratch: Vec::new(), marks: Vec::new() }
     }
+
+    /// The number of its connection in the run.
+    pub fn connection(&self) -> u32 {
+        self.connection
+    }
 }
 
 impl Workload {
@@ -205,7 +210,8 @@ impl Workload {
         if !matches!(self.protocol, Protocol::Http) {
             stream.scratch.clear();
             corpus.append(&mut stream.scratch, chosen, count, first_seq, &mut stream.rng, marks);
-            self.protocol.write_events(tenant, corpus.events(&stream.scratch, chosen.0, count), out);
+            let events = corpus.events(&stream.scratch, chosen.0, count);
+            self.protocol.write_events(stream.connection, tenant, events, out);
             return count as u32;
         }
         let heads = &self.heads[usize::from(tenant)];
