@@ -46,6 +46,7 @@ Examples:
   ringlog serve --data-dir /var/lib/ringlog --http 0.0.0.0:3900
   ringlog serve --http 127.0.0.1:0 --ports-file ports.json
   ringlog check --config ringlog.toml           is this configuration right?
+  ringlog audit verify                          is the log of changes whole?
 
 Every setting can also stand in the environment (RINGLOG_DATA_DIR) or in ringlog.toml (data_dir = \"...\").
 A flag goes before the environment, the environment before the file.
@@ -78,6 +79,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Prove the audit log whole
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Print the version
     #[command(after_help = "Example:\n  ringlog version --json")]
     Version {
@@ -85,6 +89,52 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+}
+
+const AUDIT_VERIFY_EXAMPLES: &str = "\
+Examples:
+  ringlog audit verify --data-dir /var/lib/ringlog
+  ringlog audit verify --contains 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+
+The server must be stopped: the data directory belongs to one process. The head that it prints is worth keeping
+elsewhere: whoever asks for it later learns whether anything before it was rewritten.";
+
+#[derive(Subcommand)]
+enum AuditVerb {
+    /// Recompute the chain of every change ever made, and name the first broken link
+    #[command(after_help = AUDIT_VERIFY_EXAMPLES)]
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// A head that was printed earlier: it must stand in the chain
+        #[arg(long, value_name = "HEX")]
+        contains: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which data directory a verb works on.
+#[derive(Args)]
+struct Place {
+    /// Configuration file [default: ./ringlog.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is stored [default: ./ringlog-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// How the kernel is asked: auto, uring or fallback [default: auto]
+    #[arg(long, value_name = "CHOICE")]
+    io: Option<String>,
+}
+
+impl Place {
+    fn into_flags(self) -> Flags {
+        let values = [("data_dir", self.data_dir), ("io", self.io)];
+        let values = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        Flags { config: self.config, values }
+    }
 }
 
 /// Values are checked together with those of the environment and the file, so that an error reads the same from everywhere.
@@ -178,6 +228,7 @@ impl Settings {
 pub enum Command {
     Serve(Flags),
     Check { flags: Flags, output: Output },
+    AuditVerify { flags: Flags, contains: Option<String>, output: Output },
     Version { output: Output },
 }
 
@@ -199,6 +250,9 @@ impl Command {
             Some(Verb::Serve(settings)) => Command::Serve(settings.into_flags()),
             Some(Verb::Check { settings, json }) => {
                 Command::Check { flags: settings.into_flags(), output: output(json) }
+            }
+            Some(Verb::Audit(AuditVerb::Verify { place, contains, json })) => {
+                Command::AuditVerify { flags: place.into_flags(), contains, output: output(json) }
             }
             Some(Verb::Version { json }) => Command::Version { output: output(json) },
         })
@@ -264,6 +318,9 @@ mod tests {
         assert_eq!(parse("ringlog version --json").unwrap(), Command::Version { output: Output::Json });
         let flags = Flags { config: None, values: vec![("cores", "4".into())] };
         assert_eq!(parse("ringlog check --cores 4").unwrap(), Command::Check { flags, output: Output::Text });
+        let flags = Flags { config: None, values: vec![("data_dir", "d".into())] };
+        let verify = Command::AuditVerify { flags, contains: Some("ab".into()), output: Output::Json };
+        assert_eq!(parse("ringlog audit verify --data-dir d --contains ab --json").unwrap(), verify);
         for wrong in ["ringlog --nonsense", "ringlog nonsense", "ringlog --http", "ringlog serve --http a --http b"] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), Exit::Usage as i32, "{wrong}");
         }
@@ -274,7 +331,7 @@ mod tests {
 
     #[test]
     fn every_verb_has_help_with_an_example() {
-        for verb in ["", "serve", "check", "version"] {
+        for verb in ["", "serve", "check", "audit verify", "version"] {
             let help = parse(&format!("ringlog {verb} --help")).unwrap_err().to_string();
             assert!(help.contains("Example"), "{help}");
         }

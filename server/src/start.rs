@@ -44,8 +44,8 @@ use crate::listeners::{ListenError, bind_udp, listen_tcp};
 use crate::signals::{self, Event};
 
 /// The catalog's own data directory, below the events'.
-const CATALOG_DIR: &str = "catalog";
-const SUPERBLOCK: &str = "superblock";
+pub const CATALOG_DIR: &str = "catalog";
+pub const SUPERBLOCK: &str = "superblock";
 
 /// From a signal to the end. Ten seconds are promised, and what supervises us may count a little faster.
 const STOP_WITHIN: Duration = Duration::from_millis(9_500);
@@ -143,7 +143,7 @@ fn open_data_dir(config: &Config) -> Result<DataDir, ServeError> {
     DataDir::open(&config.data_dir, shards, new).map_err(|error| ServeError::new(dir_exit(&error), error))
 }
 
-fn dir_exit(error: &OpenDirError) -> Exit {
+pub fn dir_exit(error: &OpenDirError) -> Exit {
     match error {
         OpenDirError::Dir(DataDirError::InUse { .. }) => Exit::Unavailable,
         OpenDirError::Dir(_) | OpenDirError::ShardCount { .. } | OpenDirError::SegmentBytes { .. } => {
@@ -574,7 +574,7 @@ fn write_ports_file(path: &Path, ports: &serde_json::Map<String, serde_json::Val
     fs::rename(&aside, path)
 }
 
-fn io_mode(choice: IoChoice) -> IoMode {
+pub fn io_mode(choice: IoChoice) -> IoMode {
     match choice {
         IoChoice::Auto => IoMode::Auto,
         IoChoice::Uring => IoMode::Uring,
@@ -582,7 +582,7 @@ fn io_mode(choice: IoChoice) -> IoMode {
     }
 }
 
-fn sync_mode(primitive: SyncPrimitive) -> SyncMode {
+pub fn sync_mode(primitive: SyncPrimitive) -> SyncMode {
     match primitive {
         SyncPrimitive::Dsync => SyncMode::Dsync,
         SyncPrimitive::Fdatasync => SyncMode::Fdatasync,

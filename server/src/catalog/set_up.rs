@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ringlog_engine::ids::{Micros, Tenant};
 
-use crate::auth::delta::{CredentialKind, CredentialState, SYSTEM_TENANT};
+use crate::auth::delta::{CredentialKind, CredentialState, SYSTEM_TENANT, TenantState};
 use crate::auth::role::Role;
 use crate::auth::secret::Secret;
 use crate::auth::secret_file::{self, SecretFileError};
@@ -15,11 +15,11 @@ use crate::catalog::control::{ChangeError, Control};
 use crate::catalog::keys_file::{self, FileKey, KeysFileError};
 use crate::catalog::log::CatalogLog;
 use crate::catalog::records::{Body, KeyRevoked, Origin, SigningSecretCreated, TenantCreated};
+use crate::catalog::tiers::Tier;
 
 const FIRST_KID: &str = "k1";
 const DEFAULT_TENANT: Tenant = Tenant(1);
 const DEFAULT_TENANT_ID: &str = "default";
-const OPERATOR_TIER: &str = "unlimited";
 const BOOTSTRAP_NAME: &str = "bootstrap";
 const KEYS_FILE_HEAD: &str =
     "# Streaming keys, one a line: HEX:WORKSPACE[:NAME]. Whoever reads this file can write events.\n";
@@ -119,7 +119,11 @@ impl<L: CatalogLog> Control<L> {
         if let Some(key) = keys.iter().find(|key| self.state().tenant(key.tenant).is_none()) {
             return Err(SetUpError::UnknownWorkspace { path: path.into(), workspace: key.tenant.0 });
         }
-        let in_file: std::collections::HashMap<_, _> = keys.iter().map(|key| (key.secret.digest(), key)).collect();
+        // The file may still name a workspace that is deleted. Its keys open nothing, and stop nobody.
+        let is_there =
+            |key: &&FileKey| self.state().tenant(key.tenant).is_some_and(|entry| entry.state != TenantState::Deleting);
+        let keys: Vec<&FileKey> = keys.iter().filter(is_there).collect();
+        let in_file: std::collections::HashMap<_, _> = keys.iter().map(|key| (key.secret.digest(), *key)).collect();
         let live: std::collections::HashMap<_, _> =
             self.streaming_keys().map(|(number, tenant, proof)| (proof, (number, tenant))).collect();
         let mut changed = KeysChanged::default();
@@ -192,7 +196,7 @@ impl<L: CatalogLog> Control<L> {
             id: DEFAULT_TENANT_ID.to_owned(),
             name: DEFAULT_TENANT_ID.to_owned(),
             email: None,
-            tier: OPERATOR_TIER.to_owned(),
+            tier: Tier::Unlimited.name().to_owned(),
             events_quota: None,
             shard: self.least_loaded_shard(),
             key: None,

@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 use ringlog_engine::ids::Micros;
 
 use crate::auth::delta::Delta;
-use crate::catalog::control::{Control, Onboard, OnboardError, Onboarded};
+use crate::catalog::command::{Answer, Command, Done, Refused};
+use crate::catalog::control::{Control, Onboard};
 use crate::catalog::keys_file;
 use crate::catalog::log::CatalogLog;
+use crate::catalog::notes::Note;
 use crate::catalog::set_up::{KeysChanged, SetUpError};
 
 /// Requests that wait for the control thread. A guess: at a millisecond a change, a second of work.
@@ -86,7 +88,9 @@ impl Acks {
 }
 
 enum Request {
-    Onboard(Box<Onboard>, Reply<Result<Onboarded, OnboardError>>),
+    Onboard(Box<Onboard>, Reply<Answer>),
+    Command(Box<Command>, Reply<Answer>),
+    Note(Box<Note>),
     ReadKeysFile(PathBuf, Micros, Reply<Result<KeysChanged, KeysReadError>>),
     Stop,
 }
@@ -112,8 +116,18 @@ pub struct ControlHandle {
 
 impl ControlHandle {
     /// Never waits. Exactly one of these happens: `Err(Busy)` here, or one call of `reply`.
-    pub fn onboard(&self, request: Onboard, reply: Reply<Result<Onboarded, OnboardError>>) -> Result<(), Busy> {
+    pub fn onboard(&self, request: Onboard, reply: Reply<Answer>) -> Result<(), Busy> {
         self.submit(Request::Onboard(Box::new(request), reply))
+    }
+
+    /// As `onboard`, for those who have a credential.
+    pub fn command(&self, command: Command, reply: Reply<Answer>) -> Result<(), Busy> {
+        self.submit(Request::Command(Box::new(command), reply))
+    }
+
+    /// Nobody is told what becomes of it.
+    pub fn note(&self, note: Note) -> Result<(), Busy> {
+        self.submit(Request::Note(Box::new(note)))
     }
 
     /// Reads the key file again, as SIGHUP asks for.
@@ -180,19 +194,33 @@ impl<L> Drop for Work<L> {
 }
 
 /// An answer that waits for the cores: called with whether they all have the change.
-type Answer = Box<dyn FnOnce(bool)>;
+type Waiting = Box<dyn FnOnce(bool)>;
+
+enum Handled {
+    Answer(Waiting),
+    /// Nobody waits.
+    Silent,
+    Stop,
+}
+
+fn waiting(outcome: Answer, reply: Reply<Answer>) -> Handled {
+    Handled::Answer(Box::new(move |is_everywhere| {
+        reply(outcome.and_then(|done| if is_everywhere { Ok(done) } else { Err(Refused::OutcomeUnknown) }));
+    }))
+}
 
 impl<L: CatalogLog> Work<L> {
     fn run(mut self, requests: &Receiver<Request>) {
         self.acks.waiter.get_or_init(thread::current);
         while let Ok(first) = requests.recv() {
-            let mut answers: Vec<Answer> = Vec::new();
+            let mut answers: Vec<Waiting> = Vec::new();
             let mut stops = false;
             let rest = requests.try_iter().take(BATCH_MAX - 1);
             for request in std::iter::once(first).chain(rest) {
                 match self.handle(request) {
-                    Some(answer) => answers.push(answer),
-                    None => {
+                    Handled::Answer(answer) => answers.push(answer),
+                    Handled::Silent => {}
+                    Handled::Stop => {
                         stops = true;
                         break;
                     }
@@ -208,28 +236,28 @@ impl<L: CatalogLog> Work<L> {
         }
     }
 
-    /// Makes the change durable, and returns how to answer once every core has it; nothing when asked to stop.
-    fn handle(&mut self, request: Request) -> Option<Answer> {
+    /// Makes the change durable, and returns how to answer once every core has it.
+    fn handle(&mut self, request: Request) -> Handled {
         match request {
             Request::Onboard(request, reply) => {
-                let outcome = self.control.onboard(&request);
-                Some(Box::new(move |is_everywhere| {
-                    reply(
-                        outcome
-                            .and_then(|made| if is_everywhere { Ok(made) } else { Err(OnboardError::OutcomeUnknown) }),
-                    );
-                }))
+                let outcome = self.control.onboard(&request).map(Done::Onboarded).map_err(Refused::Onboard);
+                waiting(outcome, reply)
+            }
+            Request::Command(command, reply) => waiting(self.control.carry_out(&command), reply),
+            Request::Note(note) => {
+                self.control.take_note(&note);
+                Handled::Silent
             }
             Request::ReadKeysFile(path, at, reply) => {
                 let outcome = self.read_keys_file(path, at).map_err(KeysReadError::File);
-                Some(Box::new(move |is_everywhere| {
+                Handled::Answer(Box::new(move |is_everywhere| {
                     reply(
                         outcome
                             .and_then(|made| if is_everywhere { Ok(made) } else { Err(KeysReadError::OutcomeUnknown) }),
                     );
                 }))
             }
-            Request::Stop => None,
+            Request::Stop => Handled::Stop,
         }
     }
 

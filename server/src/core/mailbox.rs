@@ -16,7 +16,7 @@ use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
 use ringlog_engine::shard::Ack;
 
 use crate::auth::delta::Delta;
-use crate::catalog::control::{OnboardError, Onboarded};
+use crate::catalog::command::Answer;
 
 /// Messages that wait in one mailbox. Cores that find it full answer `overloaded`, or keep an answer until there is
 /// room; other threads wait.
@@ -60,9 +60,10 @@ pub enum Message {
     },
     /// The catalog has changed. Applied at the start of the next turn, then acknowledged.
     Delta(Arc<Delta>),
-    Onboarded {
+    /// The control plane's answer.
+    Controlled {
         ticket: u64,
-        result: Result<Onboarded, OnboardError>,
+        answer: Box<Answer>,
     },
     /// A shard of the sender's takes no more events.
     ShardReadOnly {

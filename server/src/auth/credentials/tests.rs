@@ -3,6 +3,7 @@
 use ringlog_engine::ids::ShardNumber;
 
 use super::*;
+use crate::auth::delta::Quotas;
 use crate::auth::jwt::{Subject, TokenId, TokenSigner};
 use crate::auth::secret::Secret;
 
@@ -19,7 +20,7 @@ struct Fixture {
 }
 
 fn tenant_row(number: u32, id: &str, state: TenantState) -> TenantRow {
-    TenantRow { number: Tenant(number), id: id.into(), state, shard: ShardNumber(0), events_quota: None }
+    TenantRow { number: Tenant(number), id: id.into(), state, shard: ShardNumber(0), quotas: Quotas::UNLIMITED }
 }
 
 fn fixture() -> Fixture {

@@ -76,7 +76,7 @@ fn the_answer_waits_for_the_last_core() {
     fixture.cores[1].apply(&delta);
     assert!(answer.try_recv().is_err());
     fixture.acks.acknowledge(1, fixture.cores[1].epoch());
-    let made = answer.recv().unwrap().unwrap();
+    let Done::Onboarded(made) = answer.recv().unwrap().unwrap() else { panic!("another answer") };
     for core in &mut fixture.cores {
         let presented = Presented::none().authorization(made.api_key.expose().as_bytes());
         assert_eq!(core.authenticate(presented, Micros(2)).unwrap().tenant, made.tenant);
@@ -91,7 +91,7 @@ fn a_core_that_does_not_turn_is_named_and_nothing_is_answered_as_done() {
     fixture.thread.handle().onboard(request("a@x.com"), to_answer).unwrap();
     let delta = fixture.deltas.recv().unwrap();
     fixture.acks.acknowledge(0, delta.epoch);
-    assert_eq!(answer.recv().unwrap(), Err(OnboardError::OutcomeUnknown));
+    assert_eq!(answer.recv().unwrap().unwrap_err(), Refused::OutcomeUnknown);
     let stuck = fixture.stuck.recv().unwrap();
     assert!(stuck < 2);
     fixture.thread.stop().unwrap();
@@ -103,7 +103,7 @@ fn many_at_once_are_each_answered_once_and_one_address_gets_one_tenant() {
     let (sender, answers) = channel();
     for number in 0..200 {
         let sender = sender.clone();
-        let reply = Box::new(move |answer: Result<Onboarded, OnboardError>| sender.send(answer.is_ok()).unwrap());
+        let reply = Box::new(move |answer: Answer| sender.send(answer.is_ok()).unwrap());
         fixture.thread.handle().onboard(request(&format!("a{}@x.com", number / 2)), reply).unwrap();
     }
     drop(sender);

@@ -1,0 +1,118 @@
+//! Requests to the control plane on their way: from a core to the control thread, and back to whoever asked.
+//!
+//! Owns who waits for which answer. Must never: wait for the control thread, which may be waiting for this core.
+//!
+//! ```text
+//! request ─► Command ─► control thread ─► durable ─► every core has it ─► Controlled ─► answer
+//! ```
+
+use std::net::IpAddr;
+
+use crate::catalog::command::{Answer, Done};
+use crate::catalog::thread::{Busy, ControlHandle, Reply};
+use crate::core::host::{Context, CoreHost, refuse};
+use crate::core::mailbox::Message;
+use crate::core::slots::{SlotKey, Slots};
+use crate::handle::control::{self, Asking};
+use crate::handle::onboard::{self, CameIn};
+use crate::handle::routes::{Admitted, Caller, ControlEndpoint};
+use crate::limits::CONTROLS_IN_FLIGHT_MAX;
+use crate::net::connections::{Asked, Connections, Handled};
+use crate::net::http1::Request;
+
+/// Who waits for an answer.
+struct Waiter {
+    asked: Asked,
+    what: Waited,
+}
+
+enum Waited {
+    /// With what the client calls us.
+    Onboard {
+        authority: String,
+    },
+    Control(ControlEndpoint),
+}
+
+pub struct Controls {
+    waiters: Slots<Waiter>,
+}
+
+impl Controls {
+    pub fn new() -> Controls {
+        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX) }
+    }
+}
+
+impl CoreHost {
+    pub(super) fn onboard(
+        &mut self,
+        asked: Asked,
+        peer: IpAddr,
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let came_in = CameIn { peer, at: self.now.wall, monotonic_us: self.now.monotonic_us };
+        let onboard = match onboard::read(request.body, &asked.reply, came_in) {
+            Ok(onboard) => onboard,
+            Err(problem) => return refuse(&problem, &asked, answer),
+        };
+        let authority = onboard::authority(request.head.host()).to_owned();
+        let waiter = Waiter { asked, what: Waited::Onboard { authority } };
+        match self.ask_control(waiter, |control, reply| control.onboard(onboard, reply)) {
+            Ok(()) => Handled::Later,
+            Err(Busy) => refuse(&control::busy(), &asked, answer),
+        }
+    }
+
+    pub(super) fn control(
+        &mut self,
+        asked: Asked,
+        peer: IpAddr,
+        (endpoint, caller): (ControlEndpoint, Caller),
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let target = request.context.target.as_deref().unwrap_or_default();
+        let asking = Asking { endpoint, caller, target, query: request.head.query(), body: request.body };
+        let command = match control::read(&asking, peer, &asked.reply, self.now.wall) {
+            Ok(command) => command,
+            Err(problem) => return refuse(&problem, &asked, answer),
+        };
+        let waiter = Waiter { asked, what: Waited::Control(endpoint) };
+        match self.ask_control(waiter, |control, reply| control.command(command, reply)) {
+            Ok(()) if control::is_change(endpoint) => Handled::LaterChanged,
+            Ok(()) => Handled::Later,
+            Err(Busy) => refuse(&control::busy(), &asked, answer),
+        }
+    }
+
+    fn ask_control(
+        &mut self,
+        waiter: Waiter,
+        submit: impl FnOnce(&ControlHandle, Reply<Answer>) -> Result<(), Busy>,
+    ) -> Result<(), Busy> {
+        let key = self.controls.waiters.insert(waiter).map_err(|_| Busy)?;
+        let ticket = key.to_ticket();
+        let address = self.peers.address(self.core).clone();
+        let reply = move |answer: Answer| {
+            // A core that has gone has nobody left to tell.
+            let _ = address.send(Message::Controlled { ticket, answer: Box::new(answer) });
+        };
+        let submitted = submit(&self.control, Box::new(reply));
+        if submitted.is_err() {
+            self.controls.waiters.take(key);
+        }
+        submitted
+    }
+
+    pub(super) fn controlled(&mut self, ticket: u64, answer: &Answer, connections: &mut Connections<Context>) {
+        let Some(Waiter { asked, what }) = self.controls.waiters.take(SlotKey::of_ticket(ticket)) else { return };
+        connections.answer(&asked, |out, reply| match (&what, answer) {
+            (Waited::Onboard { authority }, Ok(Done::Onboarded(made))) => onboard::answer(out, reply, authority, made),
+            (Waited::Onboard { .. }, Err(refused)) => control::problem(refused).respond(out, reply),
+            (Waited::Onboard { .. }, Ok(other)) => unreachable!("onboarding is not answered by {other:?}"),
+            (Waited::Control(endpoint), answer) => control::answer(out, reply, *endpoint, answer),
+        });
+    }
+}
