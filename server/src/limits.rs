@@ -135,6 +135,10 @@ pub const STREAM_BYTES_MIN: usize = 256 * 1024;
 /// 503 `overloaded` beyond it: changes and questions to the control plane that one core's clients wait for.
 pub const CONTROLS_IN_FLIGHT_MAX: usize = 256;
 
+/// 503 `overloaded` beyond it: pages of the audit log among them. Each keeps the control thread from changes for some
+/// 10 ms, so that a core's clients can delay a revocation by 40 ms.
+pub const AUDITS_IN_FLIGHT_MAX: usize = 4;
+
 /// Messages that a core takes from its mailbox in one turn.
 pub const MESSAGES_PER_TURN: usize = 1024;
 

@@ -23,6 +23,13 @@ fn main() -> ExitCode {
             Ok(config) => show(&check_text(&config, output)),
             Err(error) => refuse(&error, Exit::BadConfiguration),
         },
+        Command::RotateSecret { flags, rotation, output } => match configuration(flags) {
+            Ok(config) => match offline::rotate_secret(&config, rotation, output) {
+                Ok(text) => show(&text),
+                Err(error) => refuse(&error, error.exit),
+            },
+            Err(error) => refuse(&error, Exit::BadConfiguration),
+        },
         Command::AuditVerify { flags, contains, output } => match configuration(flags) {
             Ok(config) => match offline::verify_audit(&config, contains.as_deref(), output) {
                 Ok(text) => show(&text),

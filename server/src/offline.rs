@@ -1,14 +1,15 @@
-//! Verbs that work on a data directory while no server does.
-//! Must never: make anything where there is nothing, or go on where another process is.
+//! Verbs that work on the files of a data directory, not through a server.
+//! Must never: make anything where there is nothing, or open a log that another process has.
 
 use std::fmt;
 
 use ringlog_engine::engine::EngineError;
 
 use crate::auth::secret::{from_hex, hex};
+use crate::auth::secret_file::{self, NamedSecret, Old, SecretFileError};
 use crate::catalog::audit::{Broken, prove};
 use crate::catalog::engine_log::{EngineLog, EngineLogError, EngineLogSettings};
-use crate::cli::{Exit, Output};
+use crate::cli::{Exit, Output, Rotation};
 use crate::config::Config;
 use crate::start::{CATALOG_DIR, SUPERBLOCK, dir_exit, io_mode, sync_mode};
 
@@ -31,6 +32,50 @@ impl OfflineError {
     fn new(exit: Exit, text: impl fmt::Display) -> OfflineError {
         OfflineError { exit, text: text.to_string() }
     }
+}
+
+/// What `ringlog keys rotate-secret` prints. A server that runs takes the file in at SIGHUP.
+pub fn rotate_secret(config: &Config, rotation: Rotation, output: Output) -> Result<String, OfflineError> {
+    let path = &config.jwt_secret_file;
+    let refused = |error: SecretFileError| {
+        let exit = match &error {
+            SecretFileError::Missing(_) => Exit::NotFound,
+            SecretFileError::Full(_) => Exit::Conflict,
+            SecretFileError::Io { .. } => Exit::Other,
+            _ => Exit::BadConfiguration,
+        };
+        OfflineError::new(exit, error)
+    };
+    let before = secret_file::load(path).map_err(refused)?;
+    let before = before.ok_or_else(|| {
+        // Not `Missing`: nothing is known to have been signed with it.
+        OfflineError::new(Exit::NotFound, format_args!("{}: there is no signing secret yet", path.display()))
+    })?;
+    let after = match rotation {
+        Rotation::Add => secret_file::rotate(path, Old::Verify).map_err(refused)?,
+        Rotation::Replace => secret_file::rotate(path, Old::Retire).map_err(refused)?,
+        Rotation::Retire => {
+            secret_file::retire(path).map_err(refused)?;
+            before[..1].to_vec()
+        }
+    };
+    let kids = |secrets: &[NamedSecret]| secrets.iter().map(|named| named.kid.clone()).collect::<Vec<_>>();
+    let (signs, verifies) = (after[0].kid.clone(), kids(&after[1..]));
+    let retired: Vec<String> = kids(&before).into_iter().filter(|kid| !kids(&after).contains(kid)).collect();
+    Ok(match output {
+        Output::Text => {
+            let list = |kids: &[String]| if kids.is_empty() { "none".to_owned() } else { kids.join(", ") };
+            format!(
+                "{signs} signs; verifying too: {}; retired: {}\nin force from the server's next start or SIGHUP\n",
+                list(&verifies),
+                list(&retired)
+            )
+        }
+        Output::Json => {
+            let body = serde_json::json!({ "signs": signs, "verifies": verifies, "retired": retired });
+            format!("{body}\n")
+        }
+    })
 }
 
 /// What `ringlog audit verify` prints about a chain that is whole.

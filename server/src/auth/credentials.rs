@@ -61,8 +61,8 @@ pub enum ActingError {
     Unknown,
     /// One who acts for others named none.
     Unnamed,
-    /// The tenant that is named is suspended.
-    Suspended,
+    /// One who acts for others named this one, which is suspended.
+    Suspended(Tenant),
 }
 
 #[derive(Clone, Copy)]
@@ -210,7 +210,7 @@ impl Credentials {
         };
         match named.state {
             TenantState::Active => Ok(named),
-            TenantState::Suspended => Err(ActingError::Suspended),
+            TenantState::Suspended => Err(ActingError::Suspended(named.number)),
             TenantState::Deleting => Err(ActingError::Unknown),
         }
     }

@@ -40,21 +40,65 @@ pub struct Command {
 /// Tenants are named by their id, or as `ws-N`.
 #[derive(Debug, Clone)]
 pub enum What {
-    CreateTenant { id: String, name: Name, tier: Tier },
-    ListTenants { after: u32, limit: usize },
-    GetTenant { named: String },
-    ChangeTenant { named: String, name: Option<Name>, tier: Option<Tier> },
-    SetTenantState { named: String, state: TenantState },
-    DeleteTenant { named: String },
-    SetQuotas { named: String, overrides: Overrides },
-    TenantStats { named: String },
-    MintKey { whose: Whose, name: Name, role: Role, expires_in_days: Option<u32> },
-    ListKeys { whose: Whose },
-    RotateKey { whose: Whose, name: String, grace_seconds: u32 },
-    RevokeKey { whose: Whose, name: String },
-    RotateSelf { grace_seconds: u32 },
+    CreateTenant {
+        id: String,
+        name: Name,
+        tier: Tier,
+    },
+    ListTenants {
+        after: u32,
+        limit: usize,
+    },
+    GetTenant {
+        named: String,
+    },
+    ChangeTenant {
+        named: String,
+        name: Option<Name>,
+        tier: Option<Tier>,
+    },
+    SetTenantState {
+        named: String,
+        state: TenantState,
+    },
+    /// `confirm` is its id, once more.
+    DeleteTenant {
+        named: String,
+        confirm: String,
+    },
+    SetQuotas {
+        named: String,
+        overrides: Overrides,
+    },
+    TenantStats {
+        named: String,
+    },
+    MintKey {
+        whose: Whose,
+        name: Name,
+        role: Role,
+        expires_in_days: Option<u32>,
+    },
+    ListKeys {
+        whose: Whose,
+    },
+    RotateKey {
+        whose: Whose,
+        name: String,
+        grace_seconds: u32,
+    },
+    RevokeKey {
+        whose: Whose,
+        name: String,
+    },
+    RotateSelf {
+        grace_seconds: u32,
+    },
     RevokeSelf,
-    ReadAudit { tenant: Option<Tenant>, query: AuditQuery },
+    ReadAudit {
+        tenant: Option<Tenant>,
+        query: AuditQuery,
+    },
 }
 
 /// For which tenant something is meant.
@@ -115,7 +159,7 @@ pub enum Refused {
     RoleAboveOwn,
     TenantForbidden,
     TenantUnnamed,
-    TenantSuspended,
+    NotConfirmed,
     NoTenant,
     NoKey,
     TenantExists,
@@ -183,7 +227,7 @@ impl<L: CatalogLog> Control<L> {
             What::GetTenant { named } => self.get_tenant(by, named),
             What::ChangeTenant { named, name, tier } => self.change_tenant(by, call, named, name.as_ref(), *tier),
             What::SetTenantState { named, state } => self.set_tenant_state(by, call, named, *state),
-            What::DeleteTenant { named } => self.delete_tenant(by, call, named),
+            What::DeleteTenant { named, confirm } => self.delete_tenant(by, call, named, confirm),
             What::SetQuotas { named, overrides } => self.set_quotas(by, call, named, *overrides),
             What::TenantStats { named } => self.tenant_stats(by, named, call.at),
             What::MintKey { whose, name, role, expires_in_days } => {
@@ -237,9 +281,9 @@ impl<L: CatalogLog> Control<L> {
         if tenant == SYSTEM_TENANT {
             return Ok(tenant);
         }
+        // Also a suspended one: whoever suspends a tenant may want to see to its keys before it is activated.
         match self.state().tenant(tenant).map(|entry| entry.state) {
-            Some(TenantState::Active) => Ok(tenant),
-            Some(TenantState::Suspended) => Err(Refused::TenantSuspended),
+            Some(TenantState::Active | TenantState::Suspended) => Ok(tenant),
             Some(TenantState::Deleting) | None => Err(Refused::NoTenant),
         }
     }

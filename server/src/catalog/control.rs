@@ -13,6 +13,7 @@ use crate::auth::delta::{Change, CredentialKind, Delta};
 use crate::auth::jwt::{Subject, TokenId, TokenSigner, VerifyingKeys};
 use crate::auth::role::Role;
 use crate::auth::secret::{Digest, Secret};
+use crate::auth::secret_file::NamedSecret;
 use crate::auth::tenant_id::Email;
 use crate::catalog::log::{CatalogError, CatalogLog};
 use crate::catalog::name::{Name, NameError};
@@ -135,6 +136,8 @@ pub struct Control<L> {
     state: State,
     limit: OnboardLimit,
     tenants_by_shard: Vec<u32>,
+    /// What `signer` and `verifying` were made of.
+    secrets: Vec<NamedSecret>,
     signer: Option<TokenSigner>,
     verifying: Arc<VerifyingKeys>,
     /// What cores have not heard yet.
@@ -169,6 +172,7 @@ impl<L: CatalogLog> Control<L> {
             state,
             limit: OnboardLimit::new(settings.onboard_per_hour),
             tenants_by_shard,
+            secrets: Vec::new(),
             signer: None,
             verifying: Arc::default(),
             pending: Vec::new(),
@@ -302,10 +306,17 @@ impl<L: CatalogLog> Control<L> {
         Ok(())
     }
 
-    pub(super) fn sign_with(&mut self, kid: &str, secret: &Secret) {
-        let bytes = secret.expose().as_bytes();
+    /// The first signs, and all verify.
+    pub(super) fn sign_with(&mut self, secrets: &[NamedSecret]) {
+        // Every core forgets what it has verified when it hears of new ones.
+        if self.secrets == secrets {
+            return;
+        }
+        self.secrets = secrets.to_vec();
+        let pairs = || secrets.iter().map(|named| (named.kid.as_str(), named.secret.expose().as_bytes()));
+        let (kid, bytes) = pairs().next().expect("there is a secret to sign with");
         self.signer = Some(TokenSigner::new(kid, bytes));
-        self.verifying = Arc::new(VerifyingKeys::new([(kid, bytes)]));
+        self.verifying = Arc::new(VerifyingKeys::new(pairs()));
         self.pending.push(Change::SigningKeys(Arc::clone(&self.verifying)));
     }
 

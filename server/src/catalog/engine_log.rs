@@ -74,10 +74,13 @@ impl std::fmt::Display for EngineLogError {
 
 impl std::error::Error for EngineLogError {}
 
+/// Records with their numbers.
+type Numbered = Vec<(u64, Vec<u8>)>;
+
 enum Request {
     Append { record: Vec<u8>, entity: String, kind: String, reply: SyncSender<Result<(), CatalogError>> },
     Replay { records: SyncSender<Replayed> },
-    ReadBefore { before: u64, count: usize, reply: SyncSender<Result<Vec<(u64, Vec<u8>)>, CatalogError>> },
+    ReadBefore { before: u64, count: usize, reply: SyncSender<Result<Numbered, CatalogError>> },
 }
 
 enum Replayed {
@@ -233,7 +236,7 @@ impl Work {
         }
     }
 
-    fn read_before(&mut self, before: u64, count: usize) -> Result<Vec<(u64, Vec<u8>)>, CatalogError> {
+    fn read_before(&mut self, before: u64, count: usize) -> Result<Numbered, CatalogError> {
         let mut spec = QuerySpec::all(CATALOG, count);
         spec.order = Order::Descending;
         spec.after = Some(Position(before));

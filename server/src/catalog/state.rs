@@ -141,7 +141,6 @@ pub struct State {
     free_slots: VecDeque<u32>,
     bootstrap: Option<u64>,
     kids: Vec<String>,
-    kids_retired: Vec<String>,
 }
 
 impl Default for State {
@@ -160,7 +159,6 @@ impl Default for State {
             free_slots: VecDeque::new(),
             bootstrap: None,
             kids: Vec::new(),
-            kids_retired: Vec::new(),
         }
     }
 }
@@ -182,7 +180,6 @@ impl State {
             }
             Body::SigningSecretRetired(body) => {
                 self.kids.retain(|kid| *kid != body.kid);
-                self.kids_retired.push(body.kid.clone());
                 Vec::new()
             }
             Body::TenantCreated(body) => self.put_tenant(body, record.at),
@@ -210,11 +207,7 @@ impl State {
     /// Whether a record with this body could follow. Asked before it is made durable.
     pub fn check(&self, body: &Body) -> Result<(), StateError> {
         match body {
-            Body::SigningSecretCreated(body)
-                if self.kids.contains(&body.kid) || self.kids_retired.contains(&body.kid) =>
-            {
-                Err(StateError::SigningSecretTaken)
-            }
+            Body::SigningSecretCreated(body) if self.kids.contains(&body.kid) => Err(StateError::SigningSecretTaken),
             Body::SigningSecretCreated(_) if SIGNING_KEYS_MAX <= self.kids.len() => Err(StateError::SigningSecretsFull),
             Body::SigningSecretRetired(body) if !self.kids.contains(&body.kid) => Err(StateError::NoSuchSigningSecret),
             Body::SigningSecretCreated(_)
@@ -516,6 +509,7 @@ impl State {
         self.keys.get(&self.bootstrap?)
     }
 
+    /// The names of the secrets that sign or verify.
     pub fn kids(&self) -> &[String] {
         &self.kids
     }

@@ -66,8 +66,12 @@ impl<L: CatalogLog> Control<L> {
         Ok(self.tenant_of_number(number))
     }
 
-    pub(super) fn delete_tenant(&mut self, by: Authority, call: &Call, named: &str) -> Answer {
+    /// Its keys end with it. What it has stored goes when its shard gets to it.
+    pub(super) fn delete_tenant(&mut self, by: Authority, call: &Call, named: &str, confirm: &str) -> Answer {
         let number = self.number_of(by, named)?;
+        if self.state().tenant(Tenant(number)).is_none_or(|entry| entry.made.id != confirm) {
+            return Err(Refused::NotConfirmed);
+        }
         self.commit_for(by, call, Body::TenantDeleted(TenantDeleted { tenant: number }))?;
         Ok(self.tenant_of_number(number))
     }

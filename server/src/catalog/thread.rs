@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use ringlog_engine::ids::Micros;
 
 use crate::auth::delta::Delta;
+use crate::auth::secret_file;
 use crate::catalog::command::{Answer, Command, Done, Refused};
 use crate::catalog::control::{Control, Onboard};
 use crate::catalog::keys_file;
@@ -91,11 +92,19 @@ enum Request {
     Onboard(Box<Onboard>, Reply<Answer>),
     Command(Box<Command>, Reply<Answer>),
     Note(Box<Note>),
-    ReadKeysFile(PathBuf, Micros, Reply<Result<KeysChanged, KeysReadError>>),
+    ReadFiles(Files, Micros, Reply<Result<KeysChanged, KeysReadError>>),
     Stop,
 }
 
-/// Why the key file's keys are not in force.
+/// Files that people change while a server runs.
+#[derive(Debug, Clone)]
+pub struct Files {
+    pub bootstrap_key: Option<PathBuf>,
+    pub keys: PathBuf,
+    pub jwt_secret: PathBuf,
+}
+
+/// Why the files' keys are not in force.
 #[derive(Debug)]
 pub enum KeysReadError {
     /// The keys that were there stay.
@@ -130,14 +139,14 @@ impl ControlHandle {
         self.submit(Request::Note(Box::new(note)))
     }
 
-    /// Reads the key file again, as SIGHUP asks for.
-    pub fn read_keys_file(
+    /// Reads the bootstrap key's file, the signing secrets and the key file again, as SIGHUP asks for.
+    pub fn read_files(
         &self,
-        path: PathBuf,
+        files: Files,
         at: Micros,
         reply: Reply<Result<KeysChanged, KeysReadError>>,
     ) -> Result<(), Busy> {
-        self.submit(Request::ReadKeysFile(path, at, reply))
+        self.submit(Request::ReadFiles(files, at, reply))
     }
 
     fn submit(&self, request: Request) -> Result<(), Busy> {
@@ -248,8 +257,8 @@ impl<L: CatalogLog> Work<L> {
                 self.control.take_note(&note);
                 Handled::Silent
             }
-            Request::ReadKeysFile(path, at, reply) => {
-                let outcome = self.read_keys_file(path, at).map_err(KeysReadError::File);
+            Request::ReadFiles(files, at, reply) => {
+                let outcome = self.read_files(&files, at).map_err(KeysReadError::File);
                 Handled::Answer(Box::new(move |is_everywhere| {
                     reply(
                         outcome
@@ -261,11 +270,18 @@ impl<L: CatalogLog> Work<L> {
         }
     }
 
-    fn read_keys_file(&mut self, path: PathBuf, at: Micros) -> Result<KeysChanged, SetUpError> {
-        match keys_file::load(&path) {
-            Ok(Some((keys, _))) => self.control.match_keys_file(&path, &keys, at),
-            Ok(None) => Err(SetUpError::KeysFileMissing(path)),
-            Err(error) => Err(SetUpError::Keys { path, error }),
+    fn read_files(&mut self, files: &Files, at: Micros) -> Result<KeysChanged, SetUpError> {
+        if let Some(path) = &files.bootstrap_key {
+            let key = secret_file::load_one(path).map_err(SetUpError::Secret)?;
+            let key = key.ok_or_else(|| SetUpError::BootstrapFileMissing(path.clone()))?;
+            self.control.set_up_bootstrap(Some(&key), at)?;
+        }
+        self.control.set_up_signing(&files.jwt_secret, at)?;
+        let path = &files.keys;
+        match keys_file::load(path) {
+            Ok(Some((keys, _))) => self.control.match_keys_file(path, &keys, at),
+            Ok(None) => Err(SetUpError::KeysFileMissing(path.clone())),
+            Err(error) => Err(SetUpError::Keys { path: path.clone(), error }),
         }
     }
 

@@ -16,9 +16,10 @@ use crate::core::slots::{SlotKey, Slots};
 use crate::handle::control::{self, Asking};
 use crate::handle::onboard::{self, CameIn};
 use crate::handle::routes::{Admitted, Caller, ControlEndpoint};
-use crate::limits::CONTROLS_IN_FLIGHT_MAX;
+use crate::limits::{AUDITS_IN_FLIGHT_MAX, CONTROLS_IN_FLIGHT_MAX};
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::net::http1::Request;
+use crate::wire::status::Problem;
 
 /// Who waits for an answer.
 struct Waiter {
@@ -36,11 +37,13 @@ enum Waited {
 
 pub struct Controls {
     waiters: Slots<Waiter>,
+    /// Readers of the audit log among them.
+    audit_count: usize,
 }
 
 impl Controls {
     pub fn new() -> Controls {
-        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX) }
+        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX), audit_count: 0 }
     }
 }
 
@@ -79,10 +82,17 @@ impl CoreHost {
             Ok(command) => command,
             Err(problem) => return refuse(&problem, &asked, answer),
         };
+        let is_audit = endpoint == ControlEndpoint::ReadAudit;
+        if is_audit && AUDITS_IN_FLIGHT_MAX <= self.controls.audit_count {
+            return refuse(&Problem::overloaded("too many read the audit log"), &asked, answer);
+        }
         let waiter = Waiter { asked, what: Waited::Control(endpoint) };
         match self.ask_control(waiter, |control, reply| control.command(command, reply)) {
             Ok(()) if control::is_change(endpoint) => Handled::LaterChanged,
-            Ok(()) => Handled::Later,
+            Ok(()) => {
+                self.controls.audit_count += usize::from(is_audit);
+                Handled::Later
+            }
             Err(Busy) => refuse(&control::busy(), &asked, answer),
         }
     }
@@ -108,6 +118,9 @@ impl CoreHost {
 
     pub(super) fn controlled(&mut self, ticket: u64, answer: &Answer, connections: &mut Connections<Context>) {
         let Some(Waiter { asked, what }) = self.controls.waiters.take(SlotKey::of_ticket(ticket)) else { return };
+        if matches!(what, Waited::Control(ControlEndpoint::ReadAudit)) {
+            self.controls.audit_count -= 1;
+        }
         connections.answer(&asked, |out, reply| match (&what, answer) {
             (Waited::Onboard { authority }, Ok(Done::Onboarded(made))) => onboard::answer(out, reply, authority, made),
             (Waited::Onboard { .. }, Err(refused)) => control::problem(refused).respond(out, reply),

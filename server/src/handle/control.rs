@@ -107,7 +107,11 @@ pub fn problem(refused: &Refused) -> Problem {
         Refused::TenantForbidden => routes::tenant_forbidden(),
         Refused::TenantUnnamed => routes::no_tenant(crate::auth::credentials::ActingError::Unnamed)
             .fix("send the header X-Tenant-ID: ID, or tenant_id in the body"),
-        Refused::TenantSuspended => routes::no_tenant(crate::auth::credentials::ActingError::Suspended),
+        Refused::NotConfirmed => {
+            Problem::new(ErrorCode::InvalidParameter, "a tenant is deleted only if its id is repeated")
+                .text("param", "confirm")
+                .fix("repeat the tenant's id: ?confirm=ID")
+        }
         Refused::NoTenant => Problem::new(ErrorCode::NotFound, "there is no such tenant"),
         Refused::NoKey => Problem::new(ErrorCode::NotFound, "there is no such key"),
         Refused::TenantExists => Problem::new(ErrorCode::AlreadyExists, "a tenant with this id exists already"),

@@ -288,8 +288,10 @@ fn authorize(
     let named = match named {
         Ok(row) => Some(row),
         Err(ActingError::Forbidden) => return Err(denied(tenant_forbidden())),
-        // Not every route is about a tenant, and a suspended one is still the operator's business there.
+        // Not every route is about a tenant.
         Err(_) if matches!(route.need, Need::Operator(_) | Need::Credential) => None,
+        // A suspended tenant has no events for anybody; its keys and its log are the operator's business.
+        Err(ActingError::Suspended(tenant)) if matches!(route.need, Need::Scope(_)) => credentials.tenant(tenant),
         Err(ActingError::Unnamed) if matches!(route.need, Need::Scope(_)) => None,
         Err(error) => return Err(Box::new(refused(no_tenant(error), None))),
     };
@@ -363,7 +365,7 @@ pub fn no_tenant(error: ActingError) -> Problem {
             Problem::new(ErrorCode::BadRequest, "this key acts for others: name the tenant by X-Tenant-ID")
                 .fix("send the header X-Tenant-ID: ID, or X-Workspace-ID: ws-N")
         }
-        ActingError::Suspended => Problem::new(ErrorCode::TenantSuspended, "the tenant is suspended"),
+        ActingError::Suspended(_) => Problem::new(ErrorCode::TenantSuspended, "the tenant is suspended"),
     }
 }
 

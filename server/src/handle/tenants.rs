@@ -75,11 +75,7 @@ pub fn read(asking: &Asking<'_>) -> Result<What, Problem> {
         }
         C::DeleteTenant => {
             let [confirm] = parameters(asking.query, ["confirm"])?;
-            if confirm.as_deref() != Some(asking.target) {
-                let fix = "repeat the id as it stands in the path: ?confirm=ID";
-                return Err(invalid("confirm", "a tenant is deleted only if its id is repeated").fix(fix));
-            }
-            What::DeleteTenant { named }
+            What::DeleteTenant { named, confirm: confirm.unwrap_or_default().into_owned() }
         }
         C::ActivateTenant => What::SetTenantState { named, state: TenantState::Active },
         C::DeactivateTenant => What::SetTenantState { named, state: TenantState::Suspended },

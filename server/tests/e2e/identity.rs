@@ -17,6 +17,8 @@ on_both! {
     everything_is_known_after_a_restart,
     the_audit_log_knows_who_did_what,
     a_rotated_bootstrap_key_is_refused_from_that_moment,
+    a_signing_secret_rotates_under_a_running_server,
+    a_bootstrap_key_rotates_under_a_running_server,
 }
 
 const BOOTSTRAP: &str = "a-bootstrap-key-of-mine";
@@ -193,7 +195,7 @@ fn a_deleted_tenant_is_gone(io: Io) {
     make_tenant(&server, "acme");
     let admin = admin_of(&server, "acme");
     let streaming = "cd".repeat(16);
-    for path in ["/api/v1/tenants/acme", "/api/v1/tenants/acme?confirm=acm", "/api/v1/tenants/ws-2?confirm=acme"] {
+    for path in ["/api/v1/tenants/acme", "/api/v1/tenants/acme?confirm=acm", "/api/v1/tenants/ws-2?confirm=ws-2"] {
         let refused = server.call("DELETE", path, BOOTSTRAP, None);
         assert_eq!((refused.status, refused.error().as_str()), (400, "invalid_parameter"), "{path}");
     }
@@ -477,6 +479,80 @@ fn a_rotated_bootstrap_key_is_refused_from_that_moment(io: Io) {
     };
     assert!(holds("bootstrap_key_set"));
     assert!(!holds(BOOTSTRAP) && !holds("another-bootstrap-key"));
+}
+
+fn write_private(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn a_bootstrap_key_rotates_under_a_running_server(io: Io) {
+    let place = Place::new(io);
+    let file = place.path("bootstrap-key");
+    assert_eq!(place.refused(&["--bootstrap-key-file=bootstrap-key"]).status.code(), Some(78));
+    write_private(&file, "short\n");
+    assert_eq!(place.refused(&["--bootstrap-key-file=bootstrap-key"]).status.code(), Some(78));
+    write_private(&file, &format!("{BOOTSTRAP}\n"));
+    let server = place.start(&["--cores=2", "--bootstrap-key-file=bootstrap-key"]);
+    assert!(!server.stdout().contains(BOOTSTRAP) && !server.log().contains(BOOTSTRAP));
+    make_tenant(&server, "acme");
+    let admin = admin_of(&server, "acme");
+    write_private(&file, "another-bootstrap-key");
+    server.signal(rustix::process::Signal::HUP);
+    let status = |key: &str| server.call("GET", "/api/v1/tenants", key, None).status;
+    let begun = std::time::Instant::now();
+    while status("another-bootstrap-key") != 200 {
+        assert!(begun.elapsed().as_secs() < 20, "{}", server.log());
+    }
+    for client in &mut everywhere(&server) {
+        assert_eq!(client.call("GET", "/api/v1/tenants", BOOTSTRAP, None).status, 401);
+        assert_eq!(read_status(client, &admin), 200);
+    }
+}
+
+fn a_signing_secret_rotates_under_a_running_server(io: Io) {
+    let server = start(io);
+    make_tenant(&server, "acme");
+    let old = admin_of(&server, "acme");
+    let place = Place::new(io);
+    let data = server.path("data");
+    let rotate = |more: &str| {
+        let arguments = ["keys", "rotate-secret", "--json", "--data-dir", data.to_str().unwrap()];
+        let more: Vec<&str> = more.split_whitespace().collect();
+        let output = place.command(&[&arguments[..], &more[..]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        server.signal(rustix::process::Signal::HUP);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    // A reload is told by nothing but its effect.
+    assert_eq!(rotate(""), json!({ "signs": "k2", "verifies": ["k1"], "retired": [] }));
+    let kid = |key: &str| key.split('.').next().unwrap().to_owned();
+    let begun = std::time::Instant::now();
+    let new = (0..)
+        .map(|number| server.onboard(&format!("tried-{number}")))
+        .inspect(|_| assert!(begun.elapsed().as_secs() < 20, "{}", server.log()))
+        .find(|key| kid(key) != kid(&old))
+        .unwrap();
+    for client in &mut everywhere(&server) {
+        assert_eq!((read_status(client, &old), read_status(client, &new)), (200, 200));
+    }
+    assert_eq!(rotate("--retire"), json!({ "signs": "k2", "verifies": [], "retired": ["k1"] }));
+    let begun = std::time::Instant::now();
+    while server.call("GET", "/api/v1/events/query", &old, None).status != 401 {
+        assert!(begun.elapsed().as_secs() < 20, "{}", server.log());
+    }
+    for client in &mut everywhere(&server) {
+        assert_eq!((read_status(client, &old), read_status(client, &new)), (401, 200));
+    }
+    let file = data.join("jwt-secret");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let server = server.kill().start(&["--cores=2"]);
+    assert_eq!(server.call("GET", "/api/v1/events/query", &old, None).status, 401);
+    assert_eq!(server.get("/api/v1/events/query", &new)["count"], 0);
+    let actions = server.get("/api/v1/audit/events?action=signing_secret_retired", BOOTSTRAP);
+    assert_eq!(actions["events"][0]["detail"]["kid"], "k1");
 }
 
 #[test]

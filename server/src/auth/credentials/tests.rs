@@ -279,7 +279,7 @@ fn headers_may_name_only_the_own_tenant_unless_one_acts_for_others() {
         (None, Some("0"), Err(Forbidden), Err(Unknown)),
         (None, Some("ws-99999999999"), Err(Forbidden), Err(Unknown)),
         (None, Some("+2"), Err(Forbidden), Err(Unknown)),
-        (Some("rests"), None, Err(Forbidden), Err(Suspended)),
+        (Some("rests"), None, Err(Forbidden), Err(Suspended(Tenant(3)))),
     ] {
         assert_eq!(check(&developer, tenant, workspace), own, "own {tenant:?} {workspace:?}");
         assert_eq!(check(&bootstrap, tenant, workspace), others, "others {tenant:?} {workspace:?}");

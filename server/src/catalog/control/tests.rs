@@ -7,9 +7,13 @@ use crate::catalog::records::CHAIN_START;
 
 const SETTINGS: ControlSettings = ControlSettings { shard_count: 3, onboard_per_hour: 5 };
 
+fn signing_secret() -> NamedSecret {
+    NamedSecret { kid: "k1".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") }
+}
+
 fn control() -> Control<MemoryLog> {
     let mut control = Control::open(MemoryLog::default(), SETTINGS).unwrap();
-    control.sign_with("k1", &Secret::new("0123456789abcdef0123456789abcdef"));
+    control.sign_with(&[signing_secret()]);
     control
 }
 
@@ -79,7 +83,7 @@ fn a_restart_knows_every_tenant_and_key() {
     // A tenant and its key are one record.
     assert_eq!(log.records.len(), 1);
     let mut control = Control::open(log, SETTINGS).unwrap();
-    control.sign_with("k1", &Secret::new("0123456789abcdef0123456789abcdef"));
+    control.sign_with(&[signing_secret()]);
     assert_eq!(control.state().head(), head);
     let mut credentials = Credentials::new(1, &control.snapshot());
     let presented = Presented::none().authorization(made.api_key.expose().as_bytes());
@@ -172,7 +176,7 @@ impl CatalogLog for FailingLog {
 fn a_failed_append_latches_and_a_full_disk_does_not() {
     let log = FailingLog { inner: MemoryLog::default(), next: None };
     let mut control = Control::open(log, SETTINGS).unwrap();
-    control.sign_with("k1", &Secret::new("0123456789abcdef0123456789abcdef"));
+    control.sign_with(&[signing_secret()]);
     let _ = control.snapshot();
     control.log.next = Some(CatalogError::Full);
     assert_eq!(control.onboard(&request("a@x.com", "10.0.0.1")), Err(OnboardError::Full));

@@ -177,7 +177,7 @@ fn every_route_admits_exactly_those_who_may() {
                         (None, "") if matches!(route.need, Need::Scope(_)) => None,
                         (None, "") => Some(400),
                         (None, _) => Some(404),
-                        (Some(SUSPENDED), _) => Some(403),
+                        (Some(SUSPENDED), _) if matches!(route.need, Need::Tenant(_)) => Some(403),
                         (Some(SYSTEM_TENANT), _) if matches!(route.need, Need::Tenant(_)) => Some(403),
                         (Some(_), _) => None,
                     },
