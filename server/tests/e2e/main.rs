@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the whole crate is a test")]
 
+mod authorization;
 mod events;
 mod harness;
 mod http;
