@@ -64,6 +64,9 @@ impl<L: CatalogLog> Control<L> {
         };
         let mut page = AuditPage { events: Vec::new(), next: None };
         let mut before = query.before.unwrap_or(u64::MAX).min(self.state().record_count() + 1);
+        if let Some(until) = query.until {
+            before = self.first_after(until, before)?;
+        }
         let mut looked_at = 0;
         loop {
             if before <= 1 {
@@ -91,8 +94,7 @@ impl<L: CatalogLog> Control<L> {
                     return Ok(page);
                 }
                 let whose = self.state().tenant_of(&record.body);
-                let is_wanted = query.until.is_none_or(|until| record.at <= until)
-                    && query.actor.is_none_or(|actor| record.origin.actor == actor)
+                let is_wanted = query.actor.is_none_or(|actor| record.origin.actor == actor)
                     && query.action.as_deref().is_none_or(|action| record.body.kind() == action)
                     && tenant.is_none_or(|tenant| whose == Some(tenant));
                 if is_wanted {
@@ -104,6 +106,24 @@ impl<L: CatalogLog> Control<L> {
                 }
             }
         }
+    }
+
+    /// The number of the first record after `until`, or `before` if that comes first. Records never go back in time.
+    fn first_after(&mut self, until: Micros, before: u64) -> Result<u64, Refused> {
+        let (mut low, mut high) = (1, before);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut at = None;
+            self.log()
+                .read_before(middle + 1, 1, &mut |_, bytes| at = Record::decode(bytes).ok().map(|record| record.at))
+                .map_err(|_| Refused::Unreadable)?;
+            if at.ok_or(Refused::Unreadable)? <= until {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
     }
 
     fn event(&self, number: u64, record: Record, digest: Digest, whose: Option<u32>) -> AuditEvent {

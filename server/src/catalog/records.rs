@@ -312,6 +312,74 @@ mod tests {
         assert_eq!(String::from_utf8(record.encode()).unwrap(), expected);
     }
 
+    /// The same for every kind: its name, its members, and whether an older version may pass over it.
+    #[test]
+    fn the_bodies_of_all_kinds_are_pinned() {
+        let key = r#"{"key":7,"slot":4,"generation":2,"tenant":9,"kind":"jwt","role":"developer","name":"k","proof":"#;
+        let proof = "01".repeat(32);
+        let plain = NewKey { name: "k".into(), expires_at: None, ..new_key() };
+        let noted = Noted { tenant: None, route: None, permission: None, count: 3, missed: 0 };
+        let overrides = Overrides { events_per_month: Some(Ceiling::At(5)), ..Overrides::default() };
+        let tenant = TenantCreated {
+            number: 9,
+            id: "acme".into(),
+            name: "Acme".into(),
+            email: None,
+            tier: "free".into(),
+            events_quota: Some(100_000),
+            shard: 1,
+            key: None,
+        };
+        for (body, kind, expected) in [
+            (
+                Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() }),
+                "signing_secret_created",
+                r#"{"kid":"k1"}"#.into(),
+            ),
+            (
+                Body::SigningSecretRetired(SigningSecretRetired { kid: "k1".into() }),
+                "signing_secret_retired",
+                r#"{"kid":"k1"}"#.into(),
+            ),
+            (
+                Body::TenantCreated(tenant),
+                "tenant_created",
+                r#"{"number":9,"id":"acme","name":"Acme","tier":"free","events_quota":100000,"shard":1}"#.to_owned(),
+            ),
+            (
+                Body::TenantChanged(TenantChanged { tenant: 9, name: Some("n".into()), tier: Some(Tier::Scale) }),
+                "tenant_changed",
+                r#"{"tenant":9,"name":"n","tier":"scale"}"#.into(),
+            ),
+            (
+                Body::TenantStateSet(TenantStateSet { tenant: 9, state: TenantState::Suspended }),
+                "tenant_state_set",
+                r#"{"tenant":9,"state":"suspended"}"#.into(),
+            ),
+            (
+                Body::TenantQuotasSet(TenantQuotasSet { tenant: 9, overrides }),
+                "tenant_quotas_set",
+                r#"{"tenant":9,"overrides":{"events_per_month":5}}"#.into(),
+            ),
+            (Body::TenantDeleted(TenantDeleted { tenant: 9 }), "tenant_deleted", r#"{"tenant":9}"#.into()),
+            (Body::KeyMinted(plain.clone()), "key_minted", format!("{key}\"{proof}\"}}")),
+            (Body::BootstrapKeySet(plain.clone()), "bootstrap_key_set", format!("{key}\"{proof}\"}}")),
+            (
+                Body::KeyRotated(KeyRotated { old: 3, old_expires_at: Some(5), new: plain }),
+                "key_rotated",
+                format!(r#"{{"old":3,"old_expires_at":5,"new":{key}"{proof}"}}}}"#),
+            ),
+            (Body::PermissionDenied(noted.clone()), "permission_denied", r#"{"count":3}"#.into()),
+            (Body::AuthenticationFailed(noted.clone()), "authentication_failed", r#"{"count":3}"#.into()),
+            (Body::AdminRightUsed(noted), "admin_right_used", r#"{"count":3}"#.into()),
+        ] {
+            let text = String::from_utf8(record(body.clone()).encode()).unwrap();
+            assert!(text.contains(&format!("\"type\":\"{kind}\"")), "{text}");
+            assert!(text.ends_with(&format!("\"body\":{expected}}}")), "{text}");
+            assert_eq!(text.contains("\"skippable\":true"), body.is_skippable(), "{text}");
+        }
+    }
+
     #[test]
     fn what_is_not_known_is_refused_unless_it_may_be_passed_over() {
         let good = String::from_utf8(record(Body::KeyRevoked(KeyRevoked { key: 7 })).encode()).unwrap();

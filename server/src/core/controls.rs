@@ -4,16 +4,21 @@
 //!
 //! ```text
 //! request ─► Command ─► control thread ─► durable ─► every core has it ─► Controlled ─► answer
+//!                                                     (a tenant's stats) ─► owner ─► EventsCounted ─► answer
 //! ```
 
 use std::net::IpAddr;
 
+use ringlog_engine::ids::{ShardNumber, Tenant};
+
 use crate::catalog::command::{Answer, Done};
+use crate::catalog::state::TenantEntry;
 use crate::catalog::thread::{Busy, ControlHandle, Reply};
 use crate::core::host::{Context, CoreHost, refuse};
 use crate::core::mailbox::Message;
+use crate::core::shards::EventCounts;
 use crate::core::slots::{SlotKey, Slots};
-use crate::handle::control::{self, Asking};
+use crate::handle::control::{self, Asking, Stats};
 use crate::handle::onboard::{self, CameIn};
 use crate::handle::routes::{Admitted, Caller, ControlEndpoint};
 use crate::limits::{AUDITS_IN_FLIGHT_MAX, CONTROLS_IN_FLIGHT_MAX};
@@ -33,6 +38,12 @@ enum Waited {
         authority: String,
     },
     Control(ControlEndpoint),
+    /// What the catalog knows of a tenant is there, and its shard is asked for the rest.
+    Counts {
+        tenant: Box<TenantEntry>,
+        keys: usize,
+        streaming_keys: usize,
+    },
 }
 
 pub struct Controls {
@@ -116,16 +127,53 @@ impl CoreHost {
         submitted
     }
 
-    pub(super) fn controlled(&mut self, ticket: u64, answer: &Answer, connections: &mut Connections<Context>) {
+    pub(super) fn controlled(&mut self, ticket: u64, answer: Answer, connections: &mut Connections<Context>) {
         let Some(Waiter { asked, what }) = self.controls.waiters.take(SlotKey::of_ticket(ticket)) else { return };
+        if let Ok(Done::Stats { tenant, keys, streaming_keys }) = answer {
+            return self.count_events(asked, tenant, (keys, streaming_keys), connections);
+        }
         if matches!(what, Waited::Control(ControlEndpoint::ReadAudit)) {
             self.controls.audit_count -= 1;
         }
-        connections.answer(&asked, |out, reply| match (&what, answer) {
+        connections.answer(&asked, |out, reply| match (&what, &answer) {
             (Waited::Onboard { authority }, Ok(Done::Onboarded(made))) => onboard::answer(out, reply, authority, made),
             (Waited::Onboard { .. }, Err(refused)) => control::problem(refused).respond(out, reply),
             (Waited::Onboard { .. }, Ok(other)) => unreachable!("onboarding is not answered by {other:?}"),
             (Waited::Control(endpoint), answer) => control::answer(out, reply, *endpoint, answer),
+            (Waited::Counts { .. }, _) => unreachable!("the control plane has answered this one"),
         });
+    }
+
+    /// Asks the owner of a tenant's shard what the catalog does not know.
+    fn count_events(
+        &mut self,
+        asked: Asked,
+        tenant: Box<TenantEntry>,
+        (keys, streaming_keys): (usize, usize),
+        connections: &mut Connections<Context>,
+    ) {
+        let (shard, number) = (ShardNumber(tenant.made.shard), Tenant(tenant.made.number));
+        let waiter = Waiter { asked, what: Waited::Counts { tenant, keys, streaming_keys } };
+        let Ok(key) = self.controls.waiters.insert(waiter) else { unreachable!("a place was free a moment ago") };
+        let ticket = key.to_ticket();
+        let owner = self.shard_owners[shard.0 as usize];
+        if owner == self.core {
+            let counts = self.shards.count_events(shard, number);
+            return self.counted(ticket, counts, connections);
+        }
+        let question = Message::CountEvents { from: self.core, ticket, shard, tenant: number };
+        if self.peers.ask(owner, question).is_err() {
+            self.controls.waiters.take(key);
+            let problem = Problem::overloaded("the tenant's core has too much to do");
+            connections.answer(&asked, |out, reply| problem.respond(out, reply));
+        }
+    }
+
+    pub(super) fn counted(&mut self, ticket: u64, counts: EventCounts, connections: &mut Connections<Context>) {
+        let waiter = self.controls.waiters.take(SlotKey::of_ticket(ticket));
+        if let Some(Waiter { asked, what: Waited::Counts { tenant, keys, streaming_keys } }) = waiter {
+            let stats = Stats { keys, streaming_keys, events_ever: counts.ever, events_kept: counts.kept };
+            connections.answer(&asked, |out, reply| control::answer_stats(out, reply, &tenant, &stats));
+        }
     }
 }

@@ -131,7 +131,12 @@ impl CoreHost {
                 self.credentials.apply(&delta);
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
-            Message::Controlled { ticket, answer } => self.controlled(ticket, &answer, connections),
+            Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, connections),
+            Message::CountEvents { from, ticket, shard, tenant } => {
+                let counts = self.shards.count_events(shard, tenant);
+                self.peers.answer(from, Message::EventsCounted { ticket, counts });
+            }
+            Message::EventsCounted { ticket, counts } => self.counted(ticket, counts, connections),
             Message::ShardReadOnly { shard } => self.read_only_shards.push(shard),
             Message::Drained => self.drained_count += 1,
             Message::Stop => self.stop(connections, ring),

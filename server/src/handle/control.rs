@@ -9,6 +9,7 @@ use ringlog_engine::ids::Micros;
 use serde_json::Value;
 
 use crate::catalog::command::{Answer, Call, Command, Done, Refused};
+use crate::catalog::state::TenantEntry;
 use crate::handle::onboard;
 use crate::handle::routes::{self, Caller, ControlEndpoint};
 use crate::handle::{agent_keys, audit, tenants};
@@ -66,7 +67,6 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
         Done::Tenant(tenant) if matches!(endpoint, C::GetQuotas | C::SetQuotas) => tenants::quotas(tenant),
         Done::Tenant(tenant) => tenants::tenant(tenant),
         Done::Tenants { tenants, next } => tenants::list(tenants, *next),
-        Done::Stats { tenant, keys, streaming_keys } => tenants::stats(tenant, *keys, *streaming_keys),
         Done::Minted(minted) => agent_keys::minted(minted),
         Done::Keys(keys) => agent_keys::list(keys),
         Done::Audit(page) => audit::page(page),
@@ -75,7 +75,7 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
             response.header("Cache-Control", &HeaderValue::from_static("no-store"));
             return response.without_body();
         }
-        Done::Onboarded(_) => unreachable!("onboarding has an answer of its own"),
+        Done::Onboarded(_) | Done::Stats { .. } => unreachable!("these have answers of their own"),
     };
     let status = match endpoint {
         C::CreateTenant | C::MintKey | C::RotateKey | C::RotateSelf => 201,
@@ -84,6 +84,20 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
         _ => 200,
     };
     put(out, reply, status, &body);
+}
+
+/// What is known of a tenant, by the catalog and by its shard.
+#[derive(Debug, Clone, Copy)]
+pub struct Stats {
+    pub keys: usize,
+    pub streaming_keys: usize,
+    pub events_ever: u64,
+    pub events_kept: u64,
+}
+
+/// Appends the whole answer.
+pub fn answer_stats(out: &mut Vec<u8>, reply: &ReplyTo, tenant: &TenantEntry, stats: &Stats) {
+    put(out, reply, 200, &tenants::stats(tenant, stats));
 }
 
 fn put(out: &mut Vec<u8>, reply: &ReplyTo, status: u16, body: &Value) {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use ringlog_engine::ids::Micros;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,12 +12,11 @@ use crate::catalog::command::What;
 use crate::catalog::state::TenantEntry;
 use crate::catalog::tiers::{Overrides, Tier};
 use crate::handle::body::{invalid, name, number, object, parameters};
-use crate::handle::control::Asking;
+use crate::handle::control::{Asking, Stats};
 use crate::handle::routes::ControlEndpoint;
 use crate::limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
 use crate::wire::status::Problem;
 use crate::wire::time::format_moment;
-use ringlog_engine::ids::Micros;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,16 +138,17 @@ pub fn quotas(entry: &TenantEntry) -> Value {
     })
 }
 
-/// What the catalog knows. What a tenant has stored, its shard knows.
-pub fn stats(entry: &TenantEntry, keys: usize, streaming_keys: usize) -> Value {
+pub fn stats(entry: &TenantEntry, stats: &Stats) -> Value {
     json!({
         "tenant_id": entry.made.id,
         "workspace_id": format!("ws-{}", entry.made.number),
         "status": status(entry.state),
         "tier": entry.tier.name(),
         "quotas": in_force(entry),
-        "keys": keys,
-        "streaming_keys": streaming_keys,
+        "keys": stats.keys,
+        "streaming_keys": stats.streaming_keys,
+        "events_total": stats.events_ever,
+        "events_stored": stats.events_kept,
         "created_at": moment(entry.created_at),
     })
 }

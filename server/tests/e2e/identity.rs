@@ -121,6 +121,13 @@ fn an_operator_makes_a_tenant_and_its_admin_scopes_keys(io: Io) {
     assert_eq!(server.get(path, BOOTSTRAP), set);
     let stats = server.get("/api/v1/tenants/my-company-prod/stats", BOOTSTRAP);
     assert_eq!((&stats["keys"], &stats["status"]), (&json!(3), &json!("active")));
+    // Whichever core is asked, and whichever has the tenant's shard.
+    for client in &mut everywhere(&server) {
+        for (tenant, count) in [("my-company-prod", 1), ("default", 0)] {
+            let stats = client.call("GET", &format!("/api/v1/tenants/{tenant}/stats"), BOOTSTRAP, None).json();
+            assert_eq!((&stats["events_total"], &stats["events_stored"]), (&json!(count), &json!(count)));
+        }
+    }
     let all = server.get("/api/v1/tenants?limit=2", BOOTSTRAP);
     assert_eq!(
         (&all["count"], &all["has_more"], &all["tenants"][0]["id"]),

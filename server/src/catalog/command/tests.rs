@@ -453,6 +453,19 @@ fn everything_is_in_the_audit_log_of_those_whose_business_it_is() {
     let earlier = AuditQuery { until: Some(Micros(1)), ..all() };
     assert_eq!(actions(&read(&mut catalog, BOOTSTRAP, None, earlier).unwrap()), ["bootstrap_key_set"]);
 
+    // Each record has its own time here, so that a bound falls between any two.
+    catalog.now += 10;
+    for number in 0..9 {
+        catalog.now += 10;
+        catalog.mint(&acme, own(), &format!("k{number}"), Role::ReadOnly, None).unwrap();
+        let until = AuditQuery { until: Some(Micros(catalog.now - 1)), ..all() };
+        let since = AuditQuery { since: Some(Micros(catalog.now)), ..all() };
+        let later = read(&mut catalog, BOOTSTRAP, None, since).unwrap().events.len();
+        let earlier = read(&mut catalog, BOOTSTRAP, None, until).unwrap().events.len();
+        assert_eq!((later, (later + earlier) as u64), (1, catalog.control.state().record_count()));
+    }
+    let whole = read(&mut catalog, BOOTSTRAP, None, all()).unwrap();
+
     let mut paged = Vec::new();
     let mut before = None;
     loop {
