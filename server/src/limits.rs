@@ -156,6 +156,10 @@ const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two());
 /// installation; a list of them is some 200 KB.
 pub const KEYS_PER_TENANT_MAX: usize = 1000;
 
+/// 429 `rate_limited` beyond it: keys that one tenant's own keys mint or rotate. A script that mints keys for a large
+/// installation takes minutes; a loop that rotates a key writes 8 KiB a second at most.
+pub const TENANT_CHANGES_PER_MINUTE_MAX: u32 = 120;
+
 /// Expired keys that one new key takes the places of, at a millisecond each.
 pub const KEYS_SWEPT_MAX: usize = 16;
 

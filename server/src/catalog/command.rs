@@ -169,6 +169,9 @@ pub enum Refused {
     TooManyKeys {
         limit: usize,
     },
+    RateLimited {
+        retry_after_seconds: u64,
+    },
     /// Nothing more fits, or the disk has no room. Nothing was changed.
     Full,
     /// The catalog's log cannot be read back.
@@ -257,6 +260,12 @@ impl<L: CatalogLog> Control<L> {
     }
 
     pub(super) fn commit_for(&mut self, by: Authority, call: &Call, body: Body) -> Result<(), Refused> {
+        // Never a revocation: who makes many changes must not keep another from ending their key. Each needs a key that
+        // was made, so that they are as few as those.
+        if !by.is_operator() && !matches!(body, Body::KeyRevoked(_)) {
+            let admitted = self.changes.admit(by.tenant, call.at);
+            admitted.map_err(|retry_after_seconds| Refused::RateLimited { retry_after_seconds })?;
+        }
         let origin =
             Origin { actor: Actor::Key(by.key), source: Some(call.source), request_id: Some(call.request_id.clone()) };
         self.commit(body, origin, call.at).map_err(Refused::from)

@@ -15,6 +15,7 @@ use crate::auth::role::Role;
 use crate::auth::secret::{Digest, Secret};
 use crate::auth::secret_file::NamedSecret;
 use crate::auth::tenant_id::Email;
+use crate::catalog::change_limit::ChangeLimit;
 use crate::catalog::log::{CatalogError, CatalogLog};
 use crate::catalog::name::{Name, NameError};
 use crate::catalog::onboard_limit::OnboardLimit;
@@ -135,6 +136,7 @@ pub struct Control<L> {
     log: L,
     state: State,
     limit: OnboardLimit,
+    pub(super) changes: ChangeLimit,
     tenants_by_shard: Vec<u32>,
     /// What `signer` and `verifying` were made of.
     secrets: Vec<NamedSecret>,
@@ -171,6 +173,7 @@ impl<L: CatalogLog> Control<L> {
             log,
             state,
             limit: OnboardLimit::new(settings.onboard_per_hour),
+            changes: ChangeLimit::default(),
             tenants_by_shard,
             secrets: Vec::new(),
             signer: None,

@@ -8,6 +8,7 @@
 mod agent_keys;
 pub mod audit;
 pub mod body;
+mod change_limit;
 pub mod command;
 pub mod control;
 pub mod engine_log;

@@ -138,6 +138,11 @@ pub fn problem(refused: &Refused) -> Problem {
                 .fix("revoke keys that are not used")
                 .number("limit", *limit as u64)
         }
+        Refused::RateLimited { retry_after_seconds } => {
+            Problem::new(ErrorCode::RateLimited, "the tenant's keys were changed too often")
+                .retry_after(u32::try_from(*retry_after_seconds).unwrap_or(u32::MAX))
+                .text("scope", "tenant")
+        }
         Refused::Full => Problem::new(ErrorCode::StorageFull, "there is no room for another change"),
         Refused::Unreadable => Problem::new(ErrorCode::DataDamaged, "the audit log cannot be read back")
             .fix("ask the operator to run `ringlog audit verify`"),

@@ -126,6 +126,8 @@ pub struct Route {
     pub endpoint: Endpoint,
     pub need: Need,
     body_bytes_max: usize,
+    /// Whether the path has a `{}`: those that have none are found by a comparison.
+    has_target: bool,
     /// What the path answers to, for refusals and OPTIONS.
     allow: &'static str,
     /// What the audit log calls it.
@@ -145,7 +147,19 @@ const fn route(
         Endpoint::EventBatch => BODY_BYTES_MAX,
         _ => CONTROL_BODY_BYTES_MAX,
     };
-    Route { path, method, endpoint, need, body_bytes_max, allow, name }
+    Route { path, method, endpoint, need, body_bytes_max, has_target: has_target(path), allow, name }
+}
+
+const fn has_target(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'{' {
+            return true;
+        }
+        at += 1;
+    }
+    false
 }
 
 /// A route, told once: its method, its path, what the path answers to, what it needs, what it is.
@@ -203,9 +217,10 @@ impl Route {
 
     /// What stands in `path` at the place of `{}`, if the path is this route's.
     fn find<'a>(&self, path: &'a str) -> Option<Option<&'a str>> {
-        let Some((before, behind)) = self.path.split_once("{}") else {
+        if !self.has_target {
             return (self.path == path).then_some(None);
-        };
+        }
+        let (before, behind) = self.path.split_once("{}")?;
         let target = path.strip_prefix(before)?.strip_suffix(behind)?;
         (!target.is_empty() && !target.contains('/')).then_some(Some(target))
     }

@@ -371,6 +371,7 @@ fn a_tenant_has_so_many_keys_and_expired_ones_make_room() {
     catalog.tenant("acme");
     let admin = catalog.admin("acme");
     for number in 1..KEYS_PER_TENANT_MAX {
+        catalog.now += 1_000_000;
         catalog.mint(&admin, own(), &format!("k{number}"), Role::ReadOnly, Some(1)).unwrap();
     }
     let full = Refused::TooManyKeys { limit: KEYS_PER_TENANT_MAX };
@@ -383,6 +384,27 @@ fn a_tenant_has_so_many_keys_and_expired_ones_make_room() {
     catalog.mint(&admin, own(), "k2", Role::ReadOnly, None).unwrap();
     assert_eq!(catalog.keys(&admin).len(), KEYS_PER_TENANT_MAX - KEYS_SWEPT_MAX + 1);
     assert!(catalog.restart().keys(&admin).iter().any(|key| key.is_expired));
+}
+
+#[test]
+fn a_key_that_rotates_in_a_loop_is_slowed_down_and_can_still_be_revoked() {
+    let mut catalog = Catalog::new();
+    let mut key = catalog.onboard("a@x.com");
+    let admin = catalog.admin("ws-1");
+    let rotate = || What::RotateSelf { grace_seconds: 0 };
+    for _ in 0..crate::limits::TENANT_CHANGES_PER_MINUTE_MAX {
+        key = minted(catalog.call(&key, rotate()).unwrap()).api_key.expose().to_owned();
+    }
+    let records = catalog.control.state().record_count();
+    assert!(matches!(catalog.call(&key, rotate()).unwrap_err(), Refused::RateLimited { retry_after_seconds: 1..=60 }));
+    assert_eq!(catalog.control.state().record_count(), records);
+    assert!(catalog.who(&key).is_some());
+    assert!(matches!(catalog.mint(&admin, own(), "x", Role::ReadOnly, None), Err(Refused::RateLimited { .. })));
+    // By its tenant's admin, in the same minute.
+    catalog.call(&admin, What::RevokeKey { whose: own(), name: "onboard".into() }).unwrap();
+    assert!(catalog.who(&key).is_none());
+    catalog.now += 60_000_000;
+    assert!(catalog.mint(&admin, own(), "x", Role::ReadOnly, None).is_ok());
 }
 
 #[test]
