@@ -3,8 +3,13 @@
 //! Owns the routes and the shape of every answer. Never waits, never touches a socket or a file: `core` carries out what
 //! comes out of here, and comes back with how it ended.
 
+mod agent_keys;
+mod audit;
+mod body;
+pub mod control;
 pub mod events;
 pub mod health;
 pub mod onboard;
 pub mod query;
 pub mod routes;
+mod tenants;
