@@ -9,6 +9,8 @@
 pub mod credentials;
 pub mod delta;
 pub mod jwt;
+pub mod password;
+pub mod password_thread;
 pub mod presented;
 pub mod role;
 pub mod secret;
