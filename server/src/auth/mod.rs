@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod password;
 pub mod password_thread;
 pub mod presented;
+pub mod programmatic;
 pub mod role;
 pub mod secret;
 pub mod secret_file;
