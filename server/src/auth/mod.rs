@@ -9,6 +9,7 @@
 pub mod credentials;
 pub mod delta;
 pub mod jwt;
+pub mod last_used;
 pub mod password;
 pub mod password_thread;
 pub mod presented;
