@@ -17,5 +17,6 @@ pub mod programmatic;
 pub mod role;
 pub mod secret;
 pub mod secret_file;
+pub mod session;
 pub mod tenant_id;
 mod token_cache;
