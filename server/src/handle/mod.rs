@@ -3,6 +3,7 @@
 //! Owns the routes and the shape of every answer. Never waits, never touches a socket or a file: `core` carries out what
 //! comes out of here, and comes back with how it ended.
 
+pub mod accounts;
 pub mod apikeys;
 pub mod events;
 pub mod health;
