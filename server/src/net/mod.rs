@@ -4,4 +4,5 @@
 
 pub mod connections;
 pub mod http1;
+pub mod rate_limit;
 pub mod wheel;
