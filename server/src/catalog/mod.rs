@@ -8,6 +8,7 @@
 pub mod control;
 pub mod engine_log;
 pub mod keys_file;
+pub mod keys_file_edit;
 pub mod log;
 mod onboard_limit;
 pub mod records;
