@@ -9,6 +9,7 @@ pub mod control;
 pub mod engine_log;
 pub mod keys_file;
 pub mod keys_file_edit;
+pub mod keys_file_watch;
 pub mod log;
 mod onboard_limit;
 pub mod records;
