@@ -11,3 +11,4 @@ pub mod json_body;
 pub mod onboard;
 pub mod query;
 pub mod routes;
+pub mod x402;
