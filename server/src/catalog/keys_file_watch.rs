@@ -118,11 +118,18 @@ enum State {
     Failed(Option<i32>),
 }
 
+/// The state that was read last, or complained of.
+#[derive(Debug, Clone, Copy)]
+struct Settled {
+    state: State,
+    at: Micros,
+    was_bad: bool,
+}
+
 pub struct KeysFileWatch<S> {
     source: S,
     in_force: Digest,
-    /// The state that was last read or complained of, with when that was.
-    settled: Option<(State, Micros)>,
+    settled: Option<Settled>,
     /// The state that the last look saw.
     last_seen: Option<State>,
 }
@@ -153,41 +160,40 @@ impl<S: Source> KeysFileWatch<S> {
         if self.last_seen.replace(state) != Some(state) {
             return Seen::Unchanged;
         }
-        let was_complained_of = self.settled.is_some_and(|(settled, _)| settled == state);
-        self.settled = Some((state, now));
-        match error {
-            Some(error) => Seen::Bad(error),
-            None => self.read(was_complained_of),
+        let was_said = self.settled.is_some_and(|settled| settled.state == state && settled.was_bad);
+        let found = match error {
+            Some(error) => Err(error),
+            None => self.read(),
+        };
+        self.settled = Some(Settled { state, at: now, was_bad: found.is_err() });
+        match found {
+            Ok(seen) => seen,
+            Err(_) if was_said => Seen::Unchanged,
+            Err(error) => Seen::Bad(error),
         }
     }
 
     /// Whether nothing can be new about this state.
     fn is_settled(&self, state: State) -> bool {
-        let Some((settled, at)) = self.settled else { return false };
+        let Some(settled) = self.settled else { return false };
         let times_tell = match state {
             State::File(stamp) => {
                 let written_us = stamp.modified_at_ns.max(stamp.changed_at_ns) / 1000;
-                written_us + i128::from(TIMES_SETTLE_US) <= i128::from(at.0)
+                written_us + i128::from(TIMES_SETTLE_US) <= i128::from(settled.at.0)
             }
             State::Missing | State::Failed(_) => true,
         };
-        settled == state && times_tell
+        settled.state == state && times_tell
     }
 
-    fn read(&mut self, was_read_before: bool) -> Seen {
-        let error = match self.source.read() {
-            Ok(Some(keys)) => {
-                let found = digest(&keys);
-                if found == self.in_force {
-                    return Seen::Unchanged;
-                }
-                self.in_force = found;
-                return Seen::Changed(keys);
-            }
-            Ok(None) => WatchError::Missing,
-            Err(error) => WatchError::Keys(error),
-        };
-        if was_read_before { Seen::Unchanged } else { Seen::Bad(error) }
+    fn read(&mut self) -> Result<Seen, WatchError> {
+        let keys = self.source.read().map_err(WatchError::Keys)?.ok_or(WatchError::Missing)?;
+        let found = digest(&keys);
+        if found == self.in_force {
+            return Ok(Seen::Unchanged);
+        }
+        self.in_force = found;
+        Ok(Seen::Changed(keys))
     }
 }
 
@@ -316,7 +322,10 @@ mod tests {
         // The same inode, length and time, and other keys.
         watched.watch.source.text = Some(ONE.replace(":1", ":3"));
         assert_eq!(watched.look(), "1");
-        assert_eq!(watched.looks(20), vec!["."; 20]);
+        watched.watch.source.text = Some(ONE.replace(":1", "?1"));
+        let said = watched.looks(20);
+        assert!(said[0].contains("line 1"), "{said:?}");
+        assert_eq!(said.iter().filter(|seen| *seen != ".").count(), 1);
     }
 
     #[test]
