@@ -1,1 +1,4 @@
-//! Shared set-up for the benches.
+//! Shared set-up for the benches, and the statistics of the timing test.
+
+pub mod credentials;
+pub mod welch;
