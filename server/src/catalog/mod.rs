@@ -13,6 +13,8 @@ pub mod command;
 pub mod control;
 pub mod engine_log;
 pub mod keys_file;
+pub mod keys_file_edit;
+pub mod keys_file_watch;
 pub mod log;
 pub mod name;
 pub mod notes;
