@@ -16,7 +16,7 @@ use crate::io::{Completion, Fill, IoMode, Ring, RingConfig, RingError, SyncMode}
 use crate::limits::{BLOCK_BYTES_TARGET, DISK_RESERVE_BYTES, SEGMENT_BYTES_DEFAULT};
 use crate::query::{QuerySpec, Rows, Search, SearchError, SearchStep, Summary};
 use crate::shard::recover::{OpenError, RecoveryReport};
-use crate::shard::{Ack, AppendError, Appended, Durability, Now, ShardConfig, ShardStats};
+use crate::shard::{Ack, AppendError, Appended, Durability, Limits, Now, ShardConfig, ShardStats, Usage};
 
 /// The route of an engine's queries; shards have the routes below it.
 const QUERY_ROUTE: Route = Route(u8::MAX);
@@ -205,14 +205,7 @@ impl Engine {
         mut each: impl FnMut(crate::query::Row<'_>),
     ) -> Result<Summary, SearchError> {
         let shard = self.shard_of(spec.tenant).0 as usize;
-        let sequence = self.shards[shard].shard().appended_sequence();
-        loop {
-            self.turn();
-            if self.shards[shard].shard().is_written(sequence) {
-                break;
-            }
-            self.wait(None);
-        }
+        self.wait_written(shard);
         let mut search = Search::new(spec, self.dir.fingerprint());
         let mut ops = Vec::new();
         loop {
@@ -227,6 +220,19 @@ impl Engine {
                 SearchStep::Done(summary) => return Ok(summary),
             }
         }
+    }
+
+    /// Sets what a tenant may store, until the engine is closed: limits are not kept on disk. See `Shard::set_limits`.
+    pub fn set_limits(&mut self, tenant: Tenant, limits: Limits) {
+        let shard = self.shard_of(tenant);
+        self.shards[shard.0 as usize].shard_mut().set_limits(tenant, limits);
+    }
+
+    /// What a tenant has stored, counting at least everything that was answered. All of it can be read.
+    pub fn usage(&mut self, tenant: Tenant) -> Usage {
+        let shard = self.shard_of(tenant).0 as usize;
+        self.wait_written(shard);
+        self.shards[shard].shard().usage(tenant, Micros(wall_us()))
     }
 
     /// Gives the oldest sealed segment of a shard back to the pool: its events are gone. `None` if none is sealed.
@@ -260,6 +266,18 @@ impl Engine {
             host.shard_mut().close();
         }
         self.settle();
+    }
+
+    /// Waits until everything appended to a shard can be read.
+    fn wait_written(&mut self, shard: usize) {
+        loop {
+            self.turn();
+            let shard = self.shards[shard].shard();
+            if shard.is_written(shard.appended_sequence()) {
+                return;
+            }
+            self.wait(None);
+        }
     }
 
     /// Lets every shard work. What it asks of the kernel is handed over by the `wait` that follows.

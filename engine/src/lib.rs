@@ -11,6 +11,7 @@ pub mod ids;
 pub mod index;
 pub mod io;
 pub mod limits;
+pub mod month;
 pub mod query;
 pub mod shard;
 pub mod sim;

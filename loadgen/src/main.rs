@@ -5,15 +5,20 @@
 //! ```text
 //! run ─► lane (one per thread) ─► workload, protocol, ledger      verify ─► client, ledger
 //!  └──► tenants ─► client ─► protocol::http                       both ─► report
+//! sweep ─► run (each point)                    compare, plot ─► kept ─► result
 //! ```
 
 mod cli;
 mod client;
+mod compare;
 mod corpus;
 mod failure;
+mod figures;
 mod hlog;
 mod interrupt;
+mod kept;
 mod ledger;
+mod plot;
 mod probe;
 mod protocol;
 mod report;
@@ -21,6 +26,7 @@ mod result;
 mod ring;
 mod run;
 mod stats;
+mod sweep;
 mod target;
 mod tenants;
 mod verify;
@@ -37,6 +43,9 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         cli::Command::Run(args) => run::main(&args),
         cli::Command::Verify(args) => verify::main(&args),
+        cli::Command::Sweep(args) => sweep::main(&args),
+        cli::Command::Compare(args) => compare::main(&args),
+        cli::Command::Plot(args) => plot::main(&args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

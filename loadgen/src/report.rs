@@ -2,7 +2,6 @@
 
 use crate::failure::Failure;
 use crate::result::{Quantiles, RunResult, SEND_LAG_P99_US_MAX};
-use crate::verify::{Trouble, Verdict};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -97,28 +96,6 @@ pub fn run_text(result: &RunResult) -> String {
     line("errors", result.error_count.to_string());
     for (kind, count) in &result.errors {
         line("", format!("{count:>8}  {kind}"));
-    }
-    text
-}
-
-pub fn verdict_text(verdict: &Verdict) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {name:<16} {value}");
-    };
-    line("verdict", if verdict.is_good() { "OK".to_owned() } else { "FAILED".to_owned() });
-    line("tenants, runs", format!("{}, {}", verdict.tenants, verdict.runs));
-    line("sent", verdict.events_sent.to_string());
-    line("acknowledged", verdict.events_acknowledged.to_string());
-    line("read back", verdict.events_read.to_string());
-    line("unknown", format!("{} stored, {} not", verdict.unknown_present, verdict.unknown_absent));
-    line("refused", verdict.events_refused.to_string());
-    for trouble in Trouble::ALL {
-        line(trouble.name(), verdict.trouble.get(trouble.name()).copied().unwrap_or_default().to_string());
-        for example in verdict.examples.get(trouble.name()).into_iter().flatten() {
-            line("", example.clone());
-        }
     }
     text
 }

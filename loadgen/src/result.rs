@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 /// The first field of every result. A reader refuses what it does not know.
 pub const RUN_SCHEMA: &str = "ringlog-load.run.v1";
-#[expect(dead_code, reason = "the sweep has not come yet")]
 pub const SWEEP_SCHEMA: &str = "ringlog-load.sweep.v1";
 
 /// Beyond this send lag at p99 a point says more about the load generator than about the server.
@@ -135,16 +134,19 @@ pub struct Series {
 }
 
 /// What a sweep found: one line of JSON as well.
-#[expect(dead_code, reason = "the sweep has not come yet")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SweepResult {
     pub schema: String,
     pub started_unix_ms: u64,
     pub command: String,
+    /// What the rates count: `events` or `requests`.
+    pub rates_of: String,
     /// The bound that every good point keeps.
     pub p99_us_max: f64,
-    /// The highest rate that kept it, in events (or requests) a second; absent when not even the lowest did.
+    /// The highest rate that kept it; absent when not even the lowest did.
     pub knee_per_second: Option<f64>,
+    /// False when no rate above was seen to fail by the server's own doing: then it is a lower bound only.
+    pub knee_found: bool,
     /// Why the sweep went no higher.
     pub ended_by: String,
     pub points: Vec<SweepPoint>,

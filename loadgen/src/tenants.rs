@@ -20,7 +20,7 @@ struct Onboarded {
 pub async fn prepare(
     args: &RunArgs,
     client: &mut Client,
-    ledger: Option<(&mut LedgerWriter, &Ledger)>,
+    ledger: Option<(LedgerWriter, &Ledger)>,
 ) -> Result<Vec<Tenant>, Failure> {
     if let Some((_, known)) = &ledger
         && !known.tenants.is_empty()
@@ -37,7 +37,7 @@ pub async fn prepare(
         let named = args.key.iter().enumerate();
         tenants.extend(named.map(|(index, key)| Tenant { id: format!("key-{index}"), key: key.clone() }));
     }
-    if let Some((writer, _)) = ledger {
+    if let Some((mut writer, _)) = ledger {
         for (index, tenant) in tenants.iter().enumerate() {
             let mut ids = Vec::new();
             readback::for_each_event(client, &tenant.key, 10_000, |event| ids.push(id_hash(&event.id))).await?;

@@ -46,6 +46,7 @@ Examples:
   ringlog serve --data-dir /var/lib/ringlog --http 0.0.0.0:3900
   ringlog serve --http 127.0.0.1:0 --ports-file ports.json
   ringlog check --config ringlog.toml           is this configuration right?
+  ringlog audit verify                          is the log of changes whole?
 
 Every setting can also stand in the environment (RINGLOG_DATA_DIR) or in ringlog.toml (data_dir = \"...\").
 A flag goes before the environment, the environment before the file.
@@ -78,6 +79,12 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Secrets that sign keys
+    #[command(subcommand)]
+    Keys(KeysVerb),
+    /// Prove the audit log whole
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Print the version
     #[command(after_help = "Example:\n  ringlog version --json")]
     Version {
@@ -85,6 +92,91 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+}
+
+const AUDIT_VERIFY_EXAMPLES: &str = "\
+Examples:
+  ringlog audit verify --data-dir /var/lib/ringlog
+  ringlog audit verify --contains 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+
+The server must be stopped: the data directory belongs to one process. The head that it prints is worth keeping
+elsewhere: whoever asks for it later learns whether anything before it was rewritten.";
+
+#[derive(Subcommand)]
+enum AuditVerb {
+    /// Recompute the chain of every change ever made, and name the first broken link
+    #[command(after_help = AUDIT_VERIFY_EXAMPLES)]
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// A head that was printed earlier: it must stand in the chain
+        #[arg(long, value_name = "HEX")]
+        contains: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const ROTATE_SECRET_EXAMPLES: &str = "\
+Examples:
+  ringlog keys rotate-secret --data-dir /var/lib/ringlog
+  kill -HUP $(pidof ringlog)                     the server signs with the new secret, and still takes the old
+  ringlog keys rotate-secret --retire            later: keys under old secrets end with the next HUP or start
+  ringlog keys rotate-secret --now               a leak: a new secret, and every key under an old one ends
+
+The file of the secrets is read at a start and at SIGHUP. It holds four at most.";
+
+#[derive(Subcommand)]
+enum KeysVerb {
+    /// Put a new signing secret before the old ones, which go on verifying until they are retired
+    #[command(after_help = ROTATE_SECRET_EXAMPLES)]
+    RotateSecret {
+        #[command(flatten)]
+        place: Place,
+        /// Secrets that sign keys [default: jwt-secret in the data directory]
+        #[arg(long, value_name = "FILE")]
+        jwt_secret_file: Option<String>,
+        /// Make none: take the old ones out
+        #[arg(long, conflicts_with = "now")]
+        retire: bool,
+        /// Make one, and take the old ones out
+        #[arg(long)]
+        now: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What becomes of the signing secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    Add,
+    Retire,
+    Replace,
+}
+
+/// Which data directory a verb works on.
+#[derive(Args)]
+struct Place {
+    /// Configuration file [default: ./ringlog.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is stored [default: ./ringlog-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// How the kernel is asked: auto, uring or fallback [default: auto]
+    #[arg(long, value_name = "CHOICE")]
+    io: Option<String>,
+}
+
+impl Place {
+    fn into_flags(self) -> Flags {
+        let values = [("data_dir", self.data_dir), ("io", self.io)];
+        let values = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        Flags { config: self.config, values }
+    }
 }
 
 /// Values are checked together with those of the environment and the file, so that an error reads the same from everywhere.
@@ -136,6 +228,9 @@ struct Settings {
     /// [default: made and printed once by the first run]
     #[arg(long, value_name = "KEY")]
     bootstrap_key: Option<String>,
+    /// The same, in a file of mode 0600; read again at SIGHUP, which replaces the key at once
+    #[arg(long, value_name = "FILE")]
+    bootstrap_key_file: Option<String>,
     /// Secret that signs keys [default: jwt-secret in the data directory, made by the first run]
     #[arg(long, value_name = "FILE")]
     jwt_secret_file: Option<String>,
@@ -164,6 +259,7 @@ impl Settings {
             ("io", self.io),
             ("onboard_per_hour", self.onboard_per_hour),
             ("bootstrap_key", self.bootstrap_key),
+            ("bootstrap_key_file", self.bootstrap_key_file),
             ("jwt_secret_file", self.jwt_secret_file),
             ("keys_file", self.keys_file),
             ("ports_file", self.ports_file),
@@ -178,6 +274,8 @@ impl Settings {
 pub enum Command {
     Serve(Flags),
     Check { flags: Flags, output: Output },
+    RotateSecret { flags: Flags, rotation: Rotation, output: Output },
+    AuditVerify { flags: Flags, contains: Option<String>, output: Output },
     Version { output: Output },
 }
 
@@ -199,6 +297,19 @@ impl Command {
             Some(Verb::Serve(settings)) => Command::Serve(settings.into_flags()),
             Some(Verb::Check { settings, json }) => {
                 Command::Check { flags: settings.into_flags(), output: output(json) }
+            }
+            Some(Verb::Keys(KeysVerb::RotateSecret { place, jwt_secret_file, retire, now, json })) => {
+                let mut flags = place.into_flags();
+                flags.values.extend(jwt_secret_file.map(|path| ("jwt_secret_file", path)));
+                let rotation = match (retire, now) {
+                    (true, _) => Rotation::Retire,
+                    (false, true) => Rotation::Replace,
+                    (false, false) => Rotation::Add,
+                };
+                Command::RotateSecret { flags, rotation, output: output(json) }
+            }
+            Some(Verb::Audit(AuditVerb::Verify { place, contains, json })) => {
+                Command::AuditVerify { flags: place.into_flags(), contains, output: output(json) }
             }
             Some(Verb::Version { json }) => Command::Version { output: output(json) },
         })
@@ -252,9 +363,10 @@ mod tests {
     fn every_documented_flag_is_accepted() {
         let line = "ringlog serve --data-dir d --http h --tcp t --syslog-tcp a --syslog-udp b --syslog-workspace 1 \
                     --cores 1 --shards 1 --durability commit --io auto --onboard-per-hour 0 --bootstrap-key k \
-                    --jwt-secret-file j --keys-file f --ports-file p --sync dsync --segment-bytes 64MiB";
+                    --jwt-secret-file j --keys-file f --ports-file p --sync dsync --segment-bytes 64MiB \
+                    --bootstrap-key-file b";
         match parse(line).unwrap() {
-            Command::Serve(flags) => assert_eq!(flags.values.len(), 17),
+            Command::Serve(flags) => assert_eq!(flags.values.len(), 18),
             other => panic!("{other:?}"),
         }
     }
@@ -264,6 +376,9 @@ mod tests {
         assert_eq!(parse("ringlog version --json").unwrap(), Command::Version { output: Output::Json });
         let flags = Flags { config: None, values: vec![("cores", "4".into())] };
         assert_eq!(parse("ringlog check --cores 4").unwrap(), Command::Check { flags, output: Output::Text });
+        let flags = Flags { config: None, values: vec![("data_dir", "d".into())] };
+        let verify = Command::AuditVerify { flags, contains: Some("ab".into()), output: Output::Json };
+        assert_eq!(parse("ringlog audit verify --data-dir d --contains ab --json").unwrap(), verify);
         for wrong in ["ringlog --nonsense", "ringlog nonsense", "ringlog --http", "ringlog serve --http a --http b"] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), Exit::Usage as i32, "{wrong}");
         }
@@ -274,7 +389,7 @@ mod tests {
 
     #[test]
     fn every_verb_has_help_with_an_example() {
-        for verb in ["", "serve", "check", "version"] {
+        for verb in ["", "serve", "check", "audit verify", "keys rotate-secret", "version"] {
             let help = parse(&format!("ringlog {verb} --help")).unwrap_err().to_string();
             assert!(help.contains("Example"), "{help}");
         }

@@ -17,8 +17,9 @@ use toml::de::{DeTable, DeValue};
 use crate::auth::secret::Secret;
 
 /// Every setting: its key in the file. The flag is `--key` with dashes, the variable `RINGLOG_KEY` in capitals.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "bootstrap_key",
+    "bootstrap_key_file",
     "cores",
     "data_dir",
     "durability",
@@ -75,6 +76,8 @@ pub struct Config {
     /// Per address; 0 is without limit.
     pub onboard_per_hour: u32,
     pub bootstrap_key: Option<Secret>,
+    /// Read at a start and at SIGHUP. Never beside `bootstrap_key`.
+    pub bootstrap_key_file: Option<PathBuf>,
     pub jwt_secret_file: PathBuf,
     pub keys_file: PathBuf,
     pub ports_file: Option<PathBuf>,
@@ -205,12 +208,16 @@ impl RawConfig {
                 .value("onboard_per_hour", |text| number(text, 0, 1_000_000))?
                 .unwrap_or(ONBOARD_PER_HOUR),
             bootstrap_key: self.value("bootstrap_key", bootstrap_key)?,
+            bootstrap_key_file: self.value("bootstrap_key_file", path)?,
             jwt_secret_file: self.value("jwt_secret_file", path)?.unwrap_or_else(|| data_dir.join("jwt-secret")),
             keys_file: self.value("keys_file", path)?.unwrap_or_else(|| data_dir.join("apikeys.conf")),
             ports_file: self.value("ports_file", path)?,
             file: self.file.clone(),
             data_dir,
         };
+        if config.bootstrap_key.is_some() && config.bootstrap_key_file.is_some() {
+            return wrong("bootstrap_key and bootstrap_key_file: set one of them".into());
+        }
         let streams =
             [Some(("http", config.http)), Some(("tcp", config.tcp)), config.syslog_tcp.map(|at| ("syslog_tcp", at))];
         let streams: Vec<_> = streams.into_iter().flatten().filter(|(_, address)| address.port() != 0).collect();
@@ -472,7 +479,10 @@ impl fmt::Display for Config {
         if let Some(path) = &self.ports_file {
             write!(f, " ports_file={}", path.display())?;
         }
-        write!(f, " bootstrap_key={}", if self.bootstrap_key.is_some() { "(set)" } else { "(kept)" })
+        match &self.bootstrap_key_file {
+            Some(path) => write!(f, " bootstrap_key_file={}", path.display()),
+            None => write!(f, " bootstrap_key={}", if self.bootstrap_key.is_some() { "(set)" } else { "(kept)" }),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod listeners;
 pub mod logging;
 pub mod net;
+pub mod offline;
 pub mod signals;
 pub mod start;
 pub mod wire;

@@ -132,8 +132,12 @@ pub const QUERY_STEPS_PER_TURN: usize = 4;
 /// From this length on an answer is sent while it is being made. One send of a usual socket buffer.
 pub const STREAM_BYTES_MIN: usize = 256 * 1024;
 
-/// 503 `overloaded` beyond it: tenants that are being made for one core's clients.
-pub const ONBOARDS_IN_FLIGHT_MAX: usize = 256;
+/// 503 `overloaded` beyond it: changes and questions to the control plane that one core's clients wait for.
+pub const CONTROLS_IN_FLIGHT_MAX: usize = 256;
+
+/// 503 `overloaded` beyond it: pages of the audit log among them. Each keeps the control thread from changes for some
+/// 10 ms, so that a core's clients can delay a revocation by 40 ms.
+pub const AUDITS_IN_FLIGHT_MAX: usize = 4;
 
 /// Messages that a core takes from its mailbox in one turn.
 pub const MESSAGES_PER_TURN: usize = 1024;
@@ -145,6 +149,48 @@ pub const BATCH_KEPT_BYTES_MAX: usize = 16 * 1024;
 
 const _: () = assert!(BODY_BYTES_MAX <= RECEIVING_BYTES_MAX);
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two());
+
+// ----- control plane -----
+
+/// 402 `quota_exceeded` beyond it: scoped keys of one tenant that are not revoked. One for each program of a large
+/// installation; a list of them is some 200 KB.
+pub const KEYS_PER_TENANT_MAX: usize = 1000;
+
+/// 429 `rate_limited` beyond it: keys that one tenant's own keys mint or rotate. A script that mints keys for a large
+/// installation takes minutes; a loop that rotates a key writes 8 KiB a second at most.
+pub const TENANT_CHANGES_PER_MINUTE_MAX: u32 = 120;
+
+/// Expired keys that one new key takes the places of, at a millisecond each.
+pub const KEYS_SWEPT_MAX: usize = 16;
+
+/// 400 beyond it. A key for longer is one that never expires.
+pub const KEY_DAYS_MAX: u32 = 3650;
+
+/// 400 beyond it: how long a rotated key may live on. Long enough for a roll-out over a weekend.
+pub const KEY_GRACE_SECONDS_MAX: u32 = 72 * 3600;
+
+/// Items of one page of a list, and what a client gets that names no number.
+pub const PAGE_ITEMS_MAX: usize = 1000;
+pub const PAGE_ITEMS_DEFAULT: usize = 100;
+
+/// Records that one page of the audit log looks at, and those it reads at once. The control thread makes no change
+/// meanwhile: at 5 µs a record some 10 ms.
+pub const AUDIT_SCAN_RECORDS_MAX: usize = 2048;
+pub const AUDIT_READ_RECORDS: usize = 256;
+
+/// What one core writes into the audit log unasked, at most; beyond it notes are counted and not written. Eight of
+/// them are 32 KiB a second, and leave the control thread free.
+pub const NOTES_PER_SECOND_MAX: u64 = 8;
+
+/// Different things that one core notes in a window, at some 200 bytes each; beyond it they are counted as missed.
+pub const NOTES_OPEN_MAX: usize = 4096;
+
+/// What repeats within it is one note.
+pub const NOTES_WINDOW_US: u64 = 60 * SECOND_US;
+
+/// Failed credentials from one address in a window that are a burst. A program with an old key that tries again makes
+/// a few; a guesser makes many.
+pub const AUTHENTICATION_BURST: u64 = 10;
 
 // ----- time -----
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use ringlog_server::cli::{Command, Exit, check_text, version_text};
 use ringlog_server::config::{Config, ConfigError, Flags, RawConfig};
-use ringlog_server::{logging, start};
+use ringlog_server::{logging, offline, start};
 
 fn main() -> ExitCode {
     let command = match Command::parse(std::env::args_os()) {
@@ -21,6 +21,20 @@ fn main() -> ExitCode {
         Command::Serve(flags) => serve(flags),
         Command::Check { flags, output } => match configuration(flags) {
             Ok(config) => show(&check_text(&config, output)),
+            Err(error) => refuse(&error, Exit::BadConfiguration),
+        },
+        Command::RotateSecret { flags, rotation, output } => match configuration(flags) {
+            Ok(config) => match offline::rotate_secret(&config, rotation, output) {
+                Ok(text) => show(&text),
+                Err(error) => refuse(&error, error.exit),
+            },
+            Err(error) => refuse(&error, Exit::BadConfiguration),
+        },
+        Command::AuditVerify { flags, contains, output } => match configuration(flags) {
+            Ok(config) => match offline::verify_audit(&config, contains.as_deref(), output) {
+                Ok(text) => show(&text),
+                Err(error) => refuse(&error, error.exit),
+            },
             Err(error) => refuse(&error, Exit::BadConfiguration),
         },
         Command::Version { output } => show(&version_text(output)),

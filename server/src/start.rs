@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
@@ -28,12 +28,13 @@ use ringlog_engine::shard::recover::RecoveryReport;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::auth::delta::Delta;
+use crate::auth::secret::Secret;
 use crate::auth::secret_file;
 use crate::catalog::control::{Control, ControlSettings, OpenError};
 use crate::catalog::engine_log::{EngineLog, EngineLogError, EngineLogSettings, EngineLogThread};
 use crate::catalog::keys_file::KeysFileError;
 use crate::catalog::set_up::{Made, SetUp, SetUpError};
-use crate::catalog::thread::{ACKNOWLEDGE_WITHIN, Acks, ControlHandle, ControlThread, KeysReadError, Publish};
+use crate::catalog::thread::{ACKNOWLEDGE_WITHIN, Acks, ControlHandle, ControlThread, Files, KeysReadError, Publish};
 use crate::cli::Exit;
 use crate::config::{Config, Durability, IoChoice, SyncPrimitive};
 use crate::core;
@@ -44,8 +45,8 @@ use crate::listeners::{ListenError, bind_udp, listen_tcp};
 use crate::signals::{self, Event};
 
 /// The catalog's own data directory, below the events'.
-const CATALOG_DIR: &str = "catalog";
-const SUPERBLOCK: &str = "superblock";
+pub const CATALOG_DIR: &str = "catalog";
+pub const SUPERBLOCK: &str = "superblock";
 
 /// From a signal to the end. Ten seconds are promised, and what supervises us may count a little faster.
 const STOP_WITHIN: Duration = Duration::from_millis(9_500);
@@ -143,7 +144,7 @@ fn open_data_dir(config: &Config) -> Result<DataDir, ServeError> {
     DataDir::open(&config.data_dir, shards, new).map_err(|error| ServeError::new(dir_exit(&error), error))
 }
 
-fn dir_exit(error: &OpenDirError) -> Exit {
+pub fn dir_exit(error: &OpenDirError) -> Exit {
     match error {
         OpenDirError::Dir(DataDirError::InUse { .. }) => Exit::Unavailable,
         OpenDirError::Dir(_) | OpenDirError::ShardCount { .. } | OpenDirError::SegmentBytes { .. } => {
@@ -230,16 +231,27 @@ impl Catalog {
             let text = format!("--syslog-workspace: there is no workspace {}", workspace.0);
             return Err(ServeError::new(Exit::BadConfiguration, text));
         }
+        let from_file = bootstrap_key_of_file(config)?;
         let set_up = SetUp {
             jwt_secret_file: &config.jwt_secret_file,
             keys_file: &config.keys_file,
-            bootstrap_key: config.bootstrap_key.as_ref(),
+            bootstrap_key: config.bootstrap_key.as_ref().or(from_file.as_ref()),
         };
         let made =
             control.set_up(&set_up, Micros(wall_us())).map_err(|error| ServeError::new(set_up_exit(&error), error))?;
         let snapshot = control.snapshot();
         let cursor_secret = cursor_secret(&config.jwt_secret_file)?;
         Ok(Catalog { control, log: thread, made, snapshot, cursor_secret })
+    }
+}
+
+fn bootstrap_key_of_file(config: &Config) -> Result<Option<Secret>, ServeError> {
+    let Some(path) = &config.bootstrap_key_file else { return Ok(None) };
+    let wrong = |error: &dyn fmt::Display| ServeError::new(Exit::BadConfiguration, error);
+    match secret_file::load_one(path) {
+        Ok(Some(key)) => Ok(Some(key)),
+        Ok(None) => Err(wrong(&SetUpError::BootstrapFileMissing(path.clone()))),
+        Err(error) => Err(wrong(&error)),
     }
 }
 
@@ -253,10 +265,12 @@ fn set_up_exit(error: &SetUpError) -> Exit {
 
 /// The same on every core and in every life: derived from a secret that has both properties.
 fn cursor_secret(jwt_secret_file: &Path) -> Result<[u8; 32], ServeError> {
-    let secret = secret_file::load(jwt_secret_file)
+    let secrets = secret_file::load(jwt_secret_file)
         .map_err(|error| ServeError::new(Exit::BadConfiguration, error))?
         .ok_or_else(|| ServeError::new(Exit::Other, format_args!("{}: gone", jwt_secret_file.display())))?;
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.expose().as_bytes());
+    // The oldest: a rotation does not end the cursors, its retirement does.
+    let oldest = secrets.last().expect("a file of secrets holds one");
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, oldest.secret.expose().as_bytes());
     let tag = ring::hmac::sign(&key, CURSOR_PURPOSE);
     Ok(tag.as_ref().try_into().expect("SHA-256 gives 32 bytes"))
 }
@@ -293,7 +307,7 @@ struct Server {
     cores: Vec<JoinHandle<()>>,
     control: ControlThread,
     log: EngineLogThread,
-    keys_file: PathBuf,
+    files: Files,
     reminder: Option<String>,
     /// Bound as long as the server lives.
     _syslog_udp: Option<UdpSocket>,
@@ -355,15 +369,16 @@ impl Server {
         }
         let ports = serde_json::Value::Object(sockets.ports);
         tracing::info!("ready: {ports}");
-        let keys_file = config.keys_file.clone();
-        Ok(Server { addresses, cores, control, log: catalog.log, keys_file, reminder, _syslog_udp: sockets.syslog_udp })
+        let bootstrap_key = config.bootstrap_key_file.clone();
+        let files = Files { bootstrap_key, keys: config.keys_file.clone(), jwt_secret: config.jwt_secret_file.clone() };
+        Ok(Server { addresses, cores, control, log: catalog.log, files, reminder, _syslog_udp: sockets.syslog_udp })
     }
 
     fn run(self, inbox: &Receiver<Event>) -> Result<(), ServeError> {
         loop {
             match inbox.recv_timeout(REMIND_EVERY) {
                 Ok(Event::Stop) => return self.stop(inbox),
-                Ok(Event::Reload) => reload_keys(&self.control.handle(), &self.keys_file),
+                Ok(Event::Reload) => reload_keys(&self.control.handle(), &self.files),
                 Ok(Event::CoreEnded { core, panicked }) => return Err(core_died(core, panicked)),
                 Ok(Event::ControlDied) => return Err(control_died()),
                 Err(RecvTimeoutError::Timeout) => {
@@ -475,19 +490,19 @@ fn leave_in_time() -> io::Result<()> {
     Ok(())
 }
 
-fn reload_keys(control: &ControlHandle, keys_file: &Path) {
-    let path = keys_file.display().to_string();
+fn reload_keys(control: &ControlHandle, files: &Files) {
+    let path = files.keys.display().to_string();
     let reply = move |outcome: Result<_, KeysReadError>| match outcome {
         Ok(changed) => {
             let crate::catalog::set_up::KeysChanged { added, revoked } = changed;
             tracing::info!(added, revoked, "{path}: streaming keys read again");
         }
-        Err(KeysReadError::File(error)) => tracing::error!("the streaming keys stay as they were: {error}"),
+        Err(KeysReadError::File(error)) => tracing::error!("not everything was read again: {error}"),
         Err(KeysReadError::OutcomeUnknown) => {
             tracing::error!("{path}: the changed streaming keys are stored, and may not be in force everywhere");
         }
     };
-    if control.read_keys_file(keys_file.to_path_buf(), Micros(wall_us()), Box::new(reply)).is_err() {
+    if control.read_files(files.clone(), Micros(wall_us()), Box::new(reply)).is_err() {
         tracing::error!("the control plane is busy: the key file was not read, send SIGHUP again");
     }
 }
@@ -574,7 +589,7 @@ fn write_ports_file(path: &Path, ports: &serde_json::Map<String, serde_json::Val
     fs::rename(&aside, path)
 }
 
-fn io_mode(choice: IoChoice) -> IoMode {
+pub fn io_mode(choice: IoChoice) -> IoMode {
     match choice {
         IoChoice::Auto => IoMode::Auto,
         IoChoice::Uring => IoMode::Uring,
@@ -582,7 +597,7 @@ fn io_mode(choice: IoChoice) -> IoMode {
     }
 }
 
-fn sync_mode(primitive: SyncPrimitive) -> SyncMode {
+pub fn sync_mode(primitive: SyncPrimitive) -> SyncMode {
     match primitive {
         SyncPrimitive::Dsync => SyncMode::Dsync,
         SyncPrimitive::Fdatasync => SyncMode::Fdatasync,

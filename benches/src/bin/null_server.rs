@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ringlog_benches::announce::announce;
 use ringlog_engine::io::IoMode;
 
 #[derive(Parser)]
@@ -40,11 +41,6 @@ fn main() -> ExitCode {
 fn serve(arguments: &Arguments) -> Result<(), String> {
     let listener = TcpListener::bind(&arguments.http).map_err(|error| format!("{}: {error}", arguments.http))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    println!("http {address}");
     let io = if arguments.fallback { IoMode::Fallback } else { IoMode::Uring };
-    ringlog_server::core::null::run(listener, arguments.cpu, io, || match &arguments.ports_file {
-        Some(path) => std::fs::write(path, format!("{{\"http\":\"{address}\"}}\n"))
-            .map_err(|error| format!("{}: {error}", path.display())),
-        None => Ok(()),
-    })
+    ringlog_server::core::null::run(listener, arguments.cpu, io, || announce(address, arguments.ports_file.as_deref()))
 }

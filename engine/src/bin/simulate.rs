@@ -69,13 +69,14 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, {:.1} s",
+        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, refused by quota {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, {:.1} s",
         arguments.seeds,
         total.lives,
         total.crashes,
         total.crashes_in_recovery,
         total.restarts,
         total.appended,
+        total.quota_refusals,
         total.queries,
         total.rolls,
         total.retired,
@@ -114,6 +115,7 @@ fn add(total: &mut WorldReport, report: &WorldReport) {
     total.crashes_in_recovery += report.crashes_in_recovery;
     total.restarts += report.restarts;
     total.appended += report.appended;
+    total.quota_refusals += report.quota_refusals;
     total.queries += report.queries;
     total.rolls += report.rolls;
     total.retired += report.retired;

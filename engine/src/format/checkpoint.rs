@@ -16,8 +16,13 @@ pub struct CheckpointEntry {
     pub next_position: U64,
     /// Received time of the tenant's last batch, microseconds since the Unix epoch.
     pub last_received_at: I64,
-    /// Room for counters that must survive a restart. Zero; readers that do not know them skip them.
-    pub reserved: [u8; 40],
+    /// Events that the tenant's batches brought in the UTC month of `last_received_at`, and their record bytes.
+    pub month_events: U64,
+    pub month_bytes: U64,
+    /// Record bytes of all of the tenant's events.
+    pub stored_bytes: U64,
+    /// Room for more that must survive a restart. Zero; readers that do not know it skip it.
+    pub reserved: [u8; 16],
 }
 
 const _: () = assert!(size_of::<CheckpointEntry>() == CHECKPOINT_ENTRY_BYTES);

@@ -5,10 +5,11 @@
 use crate::event::NO_EXPECTED_VERSION;
 use crate::format::batch::{encode_batch, head_bytes};
 use crate::format::block::{BLOCK_HEADER_BYTES, block_bytes};
-use crate::ids::{BlockSequence, Micros, Position, Version};
+use crate::ids::{BlockSequence, Position, Version};
 use crate::limits::{POSITION_MAX, SHARD_TENANTS_MAX};
 use crate::shard::commit::{Durability, WaitingAck};
-use crate::shard::{Ack, AppendError, Appended, Now, Output, Pending, Shard, TenantState};
+use crate::shard::tenants::TenantState;
+use crate::shard::{Ack, AppendError, Appended, Now, Output, Pending, Shard};
 
 /// Whether a batch can be placed now.
 enum Place {
@@ -16,6 +17,8 @@ enum Place {
     /// Something must complete first.
     Later,
     Never(AppendError),
+    /// Never, because of what was appended before it.
+    Exceeds(AppendError),
 }
 
 impl Shard {
@@ -29,6 +32,7 @@ impl Shard {
             match self.make_place(&pending, now, out) {
                 Place::Ready => self.admit(pending, now, out),
                 Place::Never(error) => self.answer_refused(pending, error, out),
+                Place::Exceeds(error) => self.answer_behind_appended(pending, error, out),
                 Place::Later => {
                     self.pending.push_front(pending);
                     return;
@@ -39,9 +43,12 @@ impl Shard {
 
     /// Makes sure that the open block, its segment and the index can take the batch.
     fn make_place(&mut self, pending: &Pending, now: Now, out: &mut Output) -> Place {
+        let tenant = pending.batch.tenant();
         let event_count = pending.batch.event_count();
-        let batch_bytes = head_bytes(event_count) + pending.batch.records().len();
-        if self.tenants.get(pending.batch.tenant()).is_none() && self.is_full_of_tenants() {
+        let records_bytes = pending.batch.records().len();
+        let batch_bytes = head_bytes(event_count) + records_bytes;
+        let known = self.tenants.get(tenant).copied();
+        if known.is_none() && self.is_full_of_tenants() {
             return Place::Never(AppendError::TenantLimit);
         }
         // Behind every block with content there is room for the one that says how far the log is durable: a segment that
@@ -54,9 +61,14 @@ impl Shard {
         {
             return Place::Never(AppendError::TooLarge);
         }
-        let next_position = self.tenants.get(pending.batch.tenant()).map_or(1, |state| state.next_position.0);
-        if next_position + event_count as u64 > POSITION_MAX {
+        let state = known.unwrap_or(TenantState::EMPTY);
+        if state.next_position.0 + event_count as u64 > POSITION_MAX {
             return Place::Never(AppendError::TenantLimit);
+        }
+        // Before a block or a segment is begun for it: a tenant at its limit costs the disk nothing.
+        let limits = self.limits(tenant);
+        if let Err(error) = limits.check(&state, now.wall, event_count as u64, records_bytes as u64) {
+            return Place::Exceeds(error);
         }
         loop {
             let Some(segment) = &self.segment else {
@@ -105,21 +117,16 @@ impl Shard {
         }
     }
 
-    fn admit(&mut self, pending: Pending, now: Now, out: &mut Output) {
-        let Pending { ticket, mut batch } = pending;
-        self.pending_bytes -= batch.records().len();
-        if let Err(conflict) = self.take_versions(&mut batch) {
-            // The answer tells of state that may not be durable yet: it leaves with the prefix it depends on.
-            self.answer_with(self.appended_sequence(), Ack { ticket, batch, result: Err(conflict) }, out);
+    fn admit(&mut self, mut pending: Pending, now: Now, out: &mut Output) {
+        if let Err(conflict) = self.take_versions(&mut pending.batch) {
+            self.answer_behind_appended(pending, conflict, out);
             return;
         }
+        let Pending { ticket, batch } = pending;
+        self.pending_bytes -= batch.records().len();
         let tenant = batch.tenant();
-        let state = self.tenants.get(tenant).copied().unwrap_or(TenantState {
-            tenant,
-            next_position: Position(1),
-            last_received_at: Micros(i64::MIN),
-        });
-        let received_at = now.wall.max(state.last_received_at);
+        let mut state = self.tenants.get(tenant).copied().unwrap_or(TenantState::EMPTY);
+        let received_at = state.received_at(now.wall);
         let first_position = state.next_position;
         let segment_offset = self.segment.as_ref().expect("make_place found a segment").write_offset;
         let open = self.open.as_mut().expect("make_place opened a block");
@@ -135,11 +142,8 @@ impl Shard {
         );
         open.take(batch_bytes, batch.event_count());
         self.active.append(&batch, &self.entity_numbers, batch_offset as u32, first_position, received_at);
-        self.tenants.set(TenantState {
-            tenant,
-            next_position: Position(first_position.0 + batch.event_count() as u64),
-            last_received_at: received_at,
-        });
+        state.take(first_position, received_at, batch.event_count() as u64, batch.records().len() as u64);
+        self.tenants.set(tenant, state);
         self.next_ordinal += batch.event_count() as u64;
         self.stats.batches_appended += 1;
         self.stats.events_appended += batch.event_count() as u64;
@@ -189,6 +193,13 @@ impl Shard {
             key.version = version;
         }
         Ok(())
+    }
+
+    /// Refuses with an answer that tells of state that may not be durable yet: it leaves with the prefix it depends on.
+    fn answer_behind_appended(&mut self, pending: Pending, error: AppendError, out: &mut Output) {
+        self.pending_bytes -= pending.batch.records().len();
+        let ack = Ack { ticket: pending.ticket, batch: pending.batch, result: Err(error) };
+        self.answer_with(self.appended_sequence(), ack, out);
     }
 
     fn answer_refused(&mut self, pending: Pending, error: AppendError, out: &mut Output) {

@@ -5,12 +5,12 @@
 //! counted by sequence, because recovery reads a valid block beyond that window as proof of an acknowledgement.
 
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::little_endian::{U32, U64};
 
 use crate::format::block::{
     BLOCK_FLAG_WINDOWED, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, block_bytes, empty_header, finish_block,
 };
-use crate::format::checkpoint::{CHECKPOINT_ENTRY_BYTES, CheckpointEntry};
+use crate::format::checkpoint::CHECKPOINT_ENTRY_BYTES;
 use crate::ids::{BlockSequence, SegmentNumber};
 use crate::io::{Buffer, DiskDone, DiskOp, Persist};
 use crate::limits::{IN_FLIGHT_BLOCKS_MAX, WATERMARK_IDLE_US};
@@ -161,15 +161,8 @@ impl Shard {
         let pooled = if needed <= self.pool.bytes_each() { self.pool.take() } else { None };
         let mut buffer = pooled.unwrap_or_else(|| Buffer::new(needed));
         let body = &mut buffer[BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + body_bytes];
-        for (slot, state) in body.chunks_exact_mut(CHECKPOINT_ENTRY_BYTES).zip(self.tenants.iter()) {
-            let entry = CheckpointEntry {
-                tenant: U32::new(state.tenant.0),
-                reserved_tenant: U32::new(0),
-                next_position: U64::new(state.next_position.0),
-                last_received_at: I64::new(state.last_received_at.0),
-                reserved: [0; 40],
-            };
-            slot.copy_from_slice(entry.as_bytes());
+        for (slot, &(tenant, state)) in body.chunks_exact_mut(CHECKPOINT_ENTRY_BYTES).zip(self.tenants.iter()) {
+            slot.copy_from_slice(state.to_entry(tenant).as_bytes());
         }
         let header = BlockHeader {
             kind: BlockKind::Checkpoint as u8,

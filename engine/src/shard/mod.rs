@@ -12,9 +12,11 @@ mod admit;
 mod commit;
 pub mod jobs;
 pub mod names;
+mod quota;
 mod reader;
 pub mod recover;
 mod segments;
+mod tenants;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,14 +26,15 @@ use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, ShardNumber, Te
 use crate::index::active::ActiveIndex;
 use crate::index::entities::EntityDirectory;
 use crate::index::sealed::{SealedSegment, SegmentFile, Snapshot};
-use crate::index::table::HashTable;
 use crate::io::{BufferPool, DiskDone, DiskFile, DiskOp, Fill};
 use crate::limits::{PENDING_BATCHES_MAX, PENDING_BYTES_MAX, SEGMENT_BYTES_PER_EVENT};
 use crate::query::active::{ActiveAnswer, ActiveRequest};
 pub use commit::Durability;
 use commit::{InFlight, OpenBlock, SyncInFlight, WaitingAck};
 use jobs::{Job, JobDone, ShardHome};
+pub use quota::{Limits, QuotaKind, Usage};
 use segments::{Frozen, NextSegment, OpenSegment};
+use tenants::{TenantMap, TenantState};
 
 /// What a host gives to a shard once, at open.
 #[derive(Debug, Clone)]
@@ -104,6 +107,9 @@ pub enum AppendError {
     TenantLimit,
     /// The batch is larger than a segment can take.
     TooLarge,
+    /// The batch would have taken the tenant across a limit. `used` of `quota` are taken, counting what was appended before
+    /// it; events of a month begin again at `resets_at`.
+    QuotaExceeded { kind: QuotaKind, used: u64, quota: u64, resets_at: Option<Micros> },
     /// Too much waits already.
     Overloaded,
 }
@@ -117,54 +123,6 @@ pub enum ReadOnly {
     Damaged,
     /// The shard is being closed.
     Closing,
-}
-
-/// What a tenant's next batch gets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TenantState {
-    pub tenant: Tenant,
-    pub next_position: Position,
-    pub last_received_at: Micros,
-}
-
-/// Every tenant that ever had an event in the shard. Invariant: `table` finds each entry of `states`.
-#[derive(Debug)]
-pub(crate) struct TenantStates {
-    states: Vec<TenantState>,
-    table: HashTable,
-}
-
-impl TenantStates {
-    pub fn new() -> TenantStates {
-        TenantStates { states: Vec::new(), table: HashTable::new() }
-    }
-
-    pub fn len(&self) -> usize {
-        self.states.len()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &TenantState> {
-        self.states.iter()
-    }
-
-    pub fn get(&self, tenant: Tenant) -> Option<&TenantState> {
-        let number = self.table.find(u64::from(tenant.0), |n| self.states[n as usize].tenant == tenant)?;
-        Some(&self.states[number as usize])
-    }
-
-    /// Sets what a tenant's next batch gets.
-    pub fn set(&mut self, state: TenantState) {
-        let hash = u64::from(state.tenant.0);
-        match self.table.find(hash, |n| self.states[n as usize].tenant == state.tenant) {
-            Some(number) => self.states[number as usize] = state,
-            None => {
-                let number = self.states.len() as u32;
-                self.states.push(state);
-                let states = &self.states;
-                self.table.insert(hash, number, |n| u64::from(states[n as usize].tenant.0));
-            }
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -181,7 +139,10 @@ struct Pending {
 pub struct Shard {
     config: ShardConfig,
     pool: BufferPool,
-    tenants: TenantStates,
+    /// Every tenant that ever had an event in the shard.
+    tenants: TenantMap<TenantState>,
+    /// What tenants may store, as the host says; not on disk.
+    limits: TenantMap<Limits>,
     entities: EntityDirectory,
     active: ActiveIndex,
     spare_indexes: Vec<ActiveIndex>,

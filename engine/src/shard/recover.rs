@@ -33,7 +33,8 @@ use crate::shard::names::{
 };
 use crate::shard::reader::{SegmentReader, Window};
 use crate::shard::segments::{Frozen, NextSegment, OpenSegment};
-use crate::shard::{Now, ReadOnly, Shard, ShardConfig, ShardStats, TenantState, TenantStates};
+use crate::shard::tenants::{TenantMap, TenantState};
+use crate::shard::{Now, ReadOnly, Shard, ShardConfig, ShardStats};
 
 /// Why a shard cannot be opened at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +122,7 @@ struct Found {
 /// What scanning builds up.
 struct Builder<'a> {
     fingerprint: FingerprintKey,
-    tenants: TenantStates,
+    tenants: TenantMap<TenantState>,
     index: ActiveIndex,
     next_ordinal: u64,
     watermark: BlockSequence,
@@ -149,7 +150,7 @@ impl Shard {
 
         let mut builder = Builder {
             fingerprint: config.fingerprint,
-            tenants: TenantStates::new(),
+            tenants: TenantMap::new(),
             index: ActiveIndex::new(config.segment_events_max()),
             next_ordinal: 0,
             watermark: BlockSequence(0),
@@ -294,6 +295,7 @@ impl Shard {
         let shard = Shard {
             pool,
             tenants,
+            limits: TenantMap::new(),
             entities,
             active: index,
             spare_indexes: Vec::new(),
@@ -519,11 +521,8 @@ impl Builder<'_> {
         match block.kind {
             BlockKind::Checkpoint => {
                 for entry in checkpoint_entries(block.body).ok_or(BodyError::Malformed)? {
-                    self.tenants.set(TenantState {
-                        tenant: Tenant(entry.tenant.get()),
-                        next_position: Position(entry.next_position.get()),
-                        last_received_at: Micros(entry.last_received_at.get()),
-                    });
+                    let (tenant, state) = TenantState::of_entry(entry);
+                    self.tenants.set(tenant, state);
                 }
             }
             BlockKind::Data => {
@@ -558,9 +557,9 @@ impl Builder<'_> {
     fn take_batch(&mut self, block: &FoundBlock<'_>, restored: Restored, gap: &mut Option<Damage>) {
         let Restored { batch, body_offset, first_position, received_at, versions } = restored;
         let tenant = batch.tenant();
-        let known = self.tenants.get(tenant).map_or(Position(1), |state| state.next_position);
-        if known < first_position && gap.is_some() {
-            let lost = (tenant, known, Position(first_position.0 - 1));
+        let mut state = self.tenants.get(tenant).copied().unwrap_or(TenantState::EMPTY);
+        if state.next_position < first_position && gap.is_some() {
+            let lost = (tenant, state.next_position, Position(first_position.0 - 1));
             if let Some(damage) = self.report.damage.last_mut() {
                 damage.positions.push(lost);
             }
@@ -573,15 +572,13 @@ impl Builder<'_> {
             .collect();
         let batch_offset = block.offset as usize + crate::format::block::BLOCK_HEADER_BYTES + body_offset;
         self.index.append(&batch, &numbers, batch_offset as u32, first_position, received_at);
-        self.tenants.set(TenantState {
-            tenant,
-            next_position: Position(first_position.0 + batch.event_count() as u64),
-            last_received_at: received_at,
-        });
+        state.take(first_position, received_at, batch.event_count() as u64, batch.records().len() as u64);
+        self.tenants.set(tenant, state);
         self.report.events += batch.event_count() as u64;
     }
 
-    /// The state that a sealed segment leaves behind: its checkpoint, moved on by its own events.
+    /// The state that a sealed segment leaves behind: its checkpoint, moved on by its own batches. Only needed when the
+    /// checkpoint behind the segment is not there, which takes a crash in the moment between the two.
     fn load_state(
         &mut self,
         disk: &dyn Disk,
@@ -595,12 +592,11 @@ impl Builder<'_> {
         let entries = checkpoint.as_ref().and_then(|block| checkpoint_entries(block.body));
         match entries {
             Some(entries) => {
+                // What earlier segments said is in there, and must not be counted twice.
+                self.tenants = TenantMap::new();
                 for entry in entries {
-                    self.tenants.set(TenantState {
-                        tenant: Tenant(entry.tenant.get()),
-                        next_position: Position(entry.next_position.get()),
-                        last_received_at: Micros(entry.last_received_at.get()),
-                    });
+                    let (tenant, state) = TenantState::of_entry(entry);
+                    self.tenants.set(tenant, state);
                 }
             }
             None => self.report.damage.push(Damage {
@@ -612,15 +608,48 @@ impl Builder<'_> {
                 positions: Vec::new(),
             }),
         }
-        for entry in sealed.resident.tenants() {
-            self.tenants.set(TenantState {
-                tenant: Tenant(entry.tenant.get()),
-                next_position: Position(entry.first_position.get() + u64::from(entry.event_count.get())),
-                last_received_at: Micros(entry.last_received_at.get()),
-            });
+        let identity = sealed.resident.identity();
+        let of_this_log = BlockSequence(identity.first_sequence)..=BlockSequence(identity.last_sequence);
+        let mut counted: BTreeMap<Tenant, u64> = BTreeMap::new();
+        for seen in reader.survey(SEGMENT_BLOCKS_FROM)?.blocks {
+            let view = reader.view(seen.offset)?;
+            match view.block_at(seen.offset) {
+                Ok(block) if block.kind == BlockKind::Data && of_this_log.contains(&seen.sequence) => {
+                    self.count_batches(block.body, &mut counted);
+                }
+                Ok(_) | Err(_) => {}
+            }
         }
-        self.last_content = BlockSequence(sealed.resident.identity().last_sequence);
+        for entry in sealed.resident.tenants() {
+            let tenant = Tenant(entry.tenant.get());
+            let event_count = u64::from(entry.event_count.get());
+            let missing = event_count.saturating_sub(counted.get(&tenant).copied().unwrap_or(0));
+            if missing == 0 {
+                continue;
+            }
+            // A block that does not verify: its events are known to the index, its bytes and months to nobody.
+            let mut state = self.tenants.get(tenant).copied().unwrap_or(TenantState::EMPTY);
+            let end = entry.first_position.get() + event_count;
+            state.take(Position(end - missing), Micros(entry.last_received_at.get()), missing, 0);
+            self.tenants.set(tenant, state);
+        }
+        self.last_content = BlockSequence(identity.last_sequence);
         Ok(())
+    }
+
+    /// Moves the tenants of a block on by its batches, up to one that does not verify.
+    fn count_batches(&mut self, body: &[u8], counted: &mut BTreeMap<Tenant, u64>) {
+        let mut at = 0;
+        while let Ok(batch) = BatchView::parse(&body[at..]) {
+            let tenant = batch.tenant();
+            let event_count = batch.event_count() as u64;
+            let records_bytes = u64::from(batch.header.records_bytes.get());
+            let mut state = self.tenants.get(tenant).copied().unwrap_or(TenantState::EMPTY);
+            state.take(batch.first_position(), batch.received_at(), event_count, records_bytes);
+            self.tenants.set(tenant, state);
+            *counted.entry(tenant).or_insert(0) += event_count;
+            at = (at + batch.batch_bytes()).min(body.len());
+        }
     }
 
     fn note_gap(&mut self, segment: SegmentNumber, expected: BlockSequence, found: u64) {

@@ -5,6 +5,7 @@
 
 pub mod disk;
 mod fault;
+mod forget;
 mod inode;
 mod machine;
 pub mod model;

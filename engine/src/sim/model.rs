@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::event::EventBatch;
-use crate::format::record::Record;
+use crate::format::record::{RECORD_HEADER_BYTES, Record};
 use crate::ids::{Micros, Position, Tenant, Version};
+use crate::month::Month;
 use crate::query::{Order, QuerySpec, Row};
-use crate::shard::{AppendError, Appended};
+use crate::shard::{AppendError, Appended, Limits, QuotaKind, Usage};
 
 /// An event as the model knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Model {
     order: Vec<(Tenant, usize)>,
     /// Highest position that may be gone because its segment was retired.
     retired: BTreeMap<u32, u64>,
+    /// What the shard was told. Changed only while no answer is outstanding, so that it held for every answer.
+    limits: BTreeMap<u32, Limits>,
 }
 
 impl Model {
@@ -67,6 +70,7 @@ impl Model {
             unanswered: VecDeque::new(),
             order: Vec::new(),
             retired: BTreeMap::new(),
+            limits: BTreeMap::new(),
         }
     }
 
@@ -85,6 +89,32 @@ impl Model {
     /// The version that the next event of an entity gets, as far as answers tell.
     pub fn version(&self, tenant: Tenant, entity: &str) -> Version {
         version_in(self.stored(tenant), entity)
+    }
+
+    pub fn set_limits(&mut self, tenant: Tenant, limits: Limits) {
+        assert!(self.is_answered());
+        self.limits.insert(tenant.0, limits);
+    }
+
+    pub fn limits(&self, tenant: Tenant) -> Limits {
+        self.limits.get(&tenant.0).copied().unwrap_or_default()
+    }
+
+    /// What the shard must say that a tenant has stored, when nothing is under way.
+    pub fn usage(&self, tenant: Tenant, wall: Micros) -> Usage {
+        let stored = self.stored(tenant);
+        let last_received_at = stored.last().map(|last| last.received_at);
+        let month = Month::of(last_received_at.map_or(wall, |last| last.max(wall)));
+        let (events_this_month, bytes_this_month) = counted_in(stored, month);
+        Usage {
+            month,
+            events_this_month,
+            bytes_this_month,
+            resets_at: month.ends_at(),
+            stored_events: stored.len() as u64,
+            stored_bytes: stored_bytes(stored),
+            last_received_at,
+        }
     }
 
     pub fn appended(&mut self, ticket: u64, tenant: Tenant, events: Vec<ModelEvent>) {
@@ -120,6 +150,9 @@ impl Model {
             Err(AppendError::VersionConflict { event_index, expected, current }) => {
                 self.check_conflict(&waiting, event_index, expected, current)
             }
+            Err(AppendError::QuotaExceeded { kind, used, quota, resets_at }) => {
+                self.check_quota_refusal(&waiting, kind, used, quota, resets_at)
+            }
             Err(_) => Ok(()),
         }
     }
@@ -142,7 +175,63 @@ impl Model {
             }
             stored.push(Stored { event, version, received_at: appended.received_at });
         }
+        self.check_within_limits(tenant)
+    }
+
+    /// After a batch was admitted: it did not cross a limit.
+    fn check_within_limits(&self, tenant: Tenant) -> Result<(), Violation> {
+        let (limits, stored) = (self.limits(tenant), self.stored(tenant));
+        let Some(last) = stored.last() else { return Ok(()) };
+        let (events, _) = counted_in(stored, Month::of(last.received_at));
+        if limits.events_per_month.is_some_and(|limit| limit < events) {
+            return Err(format!("tenant {} was let across {limits:?}: {events} events", tenant.0));
+        }
+        let bytes = stored_bytes(stored);
+        if limits.stored_bytes.is_some_and(|limit| limit < bytes) {
+            return Err(format!("tenant {} was let across {limits:?}: {bytes} bytes", tenant.0));
+        }
         Ok(())
+    }
+
+    /// A refusal tells what was stored before it, and the batch would have crossed the limit.
+    fn check_quota_refusal(
+        &self,
+        waiting: &Unanswered,
+        kind: QuotaKind,
+        used: u64,
+        quota: u64,
+        resets_at: Option<Micros>,
+    ) -> Result<(), Violation> {
+        let (limits, stored) = (self.limits(waiting.tenant), self.stored(waiting.tenant));
+        let (limit, right, asked) = match (kind, resets_at) {
+            (QuotaKind::EventsPerMonth, Some(resets_at)) => {
+                let month = Month::of(Micros(resets_at.0 - 1));
+                if month.ends_at() != resets_at || stored.last().is_some_and(|last| month < Month::of(last.received_at))
+                {
+                    return Err(format!("tenant {}: no month of now ends at {resets_at:?}", waiting.tenant.0));
+                }
+                (limits.events_per_month, counted_in(stored, month).0, waiting.events.len() as u64)
+            }
+            (QuotaKind::StoredBytes, None) => (limits.stored_bytes, stored_bytes(stored), waiting.bytes()),
+            _ => return Err(format!("{kind:?} that begins again at {resets_at:?}")),
+        };
+        if limit != Some(quota) || used != right || used + asked <= quota {
+            return Err(format!(
+                "tenant {} was refused {asked} by {kind:?}, {used} of {quota}, with {right} counted and {limits:?}",
+                waiting.tenant.0
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a batch whose answer is not known may have been refused, given what is stored before it.
+    fn may_be_refused(&self, waiting: &Unanswered) -> bool {
+        let (limits, stored) = (self.limits(waiting.tenant), self.stored(waiting.tenant));
+        // The fullest month that it can have come in.
+        let events = stored.last().map_or(0, |last| counted_in(stored, Month::of(last.received_at)).0);
+        waiting.events.iter().any(|event| event.expected_version.is_some())
+            || limits.events_per_month.is_some_and(|limit| limit < events + waiting.events.len() as u64)
+            || limits.stored_bytes.is_some_and(|limit| limit < stored_bytes(stored) + waiting.bytes())
     }
 
     fn check_conflict(
@@ -237,7 +326,8 @@ impl Model {
         Ok(())
     }
 
-    /// Unanswered batches may be there: a prefix of them, each whole. Those that expected a version may have been refused.
+    /// Unanswered batches may be there: a prefix of them, each whole. Those that expected a version, or would have crossed
+    /// a limit, may have been refused.
     fn take_unanswered(
         &mut self,
         found: &BTreeMap<u32, Vec<(Position, Stored)>>,
@@ -250,9 +340,8 @@ impl Model {
             let rows = found.get(&number).map_or(&[][..], Vec::as_slice);
             let start = rows.partition_point(|(position, _)| position.0 <= at);
             let is_there = rows.get(start).is_some_and(|(_, row)| row.event.same_content(&waiting.events[0]));
-            let may_be_refused = waiting.events.iter().any(|event| event.expected_version.is_some());
             if !is_there {
-                is_over |= !may_be_refused;
+                is_over |= !self.may_be_refused(&waiting);
                 continue;
             }
             if is_over {
@@ -271,6 +360,7 @@ impl Model {
             }
             self.order.push((waiting.tenant, waiting.events.len()));
             *taken.entry(number).or_insert(0) = at + waiting.events.len() as u64;
+            self.check_within_limits(waiting.tenant)?;
         }
         Ok(())
     }
@@ -317,6 +407,11 @@ impl ModelEvent {
         }
     }
 
+    fn record_bytes(&self) -> u64 {
+        let strings = [self.event_type.as_bytes(), self.entity.as_bytes(), &self.payload, &self.metadata];
+        (RECORD_HEADER_BYTES + strings.iter().map(|string| string.len()).sum::<usize>()) as u64
+    }
+
     fn same_content(&self, other: &ModelEvent) -> bool {
         self.event_type == other.event_type
             && self.entity == other.entity
@@ -330,6 +425,22 @@ impl Stored {
     pub fn of(row: &Row<'_>) -> Stored {
         Stored { event: ModelEvent::of(&row.record), version: row.version, received_at: row.received_at }
     }
+}
+
+impl Unanswered {
+    fn bytes(&self) -> u64 {
+        self.events.iter().map(ModelEvent::record_bytes).sum()
+    }
+}
+
+/// Events and record bytes that were received in a month.
+fn counted_in(stored: &[Stored], month: Month) -> (u64, u64) {
+    let of_month = stored.iter().rev().take_while(|row| Month::of(row.received_at) == month);
+    of_month.fold((0, 0), |(events, bytes), row| (events + 1, bytes + row.event.record_bytes()))
+}
+
+fn stored_bytes(stored: &[Stored]) -> u64 {
+    stored.iter().map(|row| row.event.record_bytes()).sum()
 }
 
 fn version_in(stored: &[Stored], entity: &str) -> Version {

@@ -8,11 +8,13 @@ use crate::event::{EventBatch, EventInput, FingerprintKey, Source};
 use crate::format::record::EventKind;
 use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
 use crate::io::{BufferPool, Disk, DiskDone, Fill, Site};
+use crate::month::Month;
 use crate::query::{Order, QuerySpec, Search, SearchStep, Summary, TypeFilter};
 use crate::shard::jobs::{Job, ShardHome};
-use crate::shard::names::{QUARANTINE_DIR, shard_dir};
+use crate::shard::names::{QUARANTINE_DIR, index_path, shard_dir};
 use crate::shard::recover::{OpenError, RecoveryReport};
-use crate::shard::{Ack, Durability, Now, Output, ReadOnly, Shard, ShardConfig};
+use crate::shard::{Ack, AppendError, Durability, Limits, Now, Output, ReadOnly, Shard, ShardConfig};
+use crate::sim::forget::forget_counters;
 use crate::sim::model::{Model, ModelEvent, Promise, Stored, Violation};
 use crate::sim::{FaultRates, Rng, SimDisk};
 
@@ -23,6 +25,8 @@ pub struct WorldOptions {
     pub lying_disk: bool,
     /// One durability point is missing: the checks must fail for some seed.
     pub ignored_site: Option<Site>,
+    /// Checkpoints lose what they say of quotas on their way to the disk: the checks must fail for some seed.
+    pub uncounted_checkpoints: bool,
 }
 
 /// What one seed went through.
@@ -33,6 +37,7 @@ pub struct WorldReport {
     pub crashes_in_recovery: u64,
     pub restarts: u64,
     pub appended: u64,
+    pub quota_refusals: u64,
     pub queries: u64,
     pub rolls: u64,
     pub retired: u64,
@@ -68,12 +73,15 @@ struct World {
     jobs: VecDeque<Job>,
     /// Hash over every answer, for the trace.
     answers: u64,
-    /// Sealed segments of the life before, whose indexes must not have to be made again.
-    sealed_before: usize,
+    /// Indexes of the life before, which must not have to be made again.
+    sealed_before: Vec<String>,
     /// Quarantined files that must stay, with their content.
     quarantined: BTreeMap<String, Vec<u8>>,
     /// The life before ended with nothing under way: its log must be found clean.
     ended_clean: bool,
+    /// Tenants up to this number have limits. The others keep the log going.
+    limited_tenants: u32,
+    uncounted_checkpoints: bool,
 }
 
 impl World {
@@ -107,19 +115,22 @@ impl World {
             commit_share_permille: 90,
         };
         let promise = if durability == Durability::Commit { Promise::Durable } else { Promise::BestEffort };
+        let limited_tenants = rng.below(3) as u32;
         World {
             rng,
             disk,
             config,
             model: Model::new(promise),
             report: WorldReport::default(),
-            now: Now { monotonic_us: 1_000, wall: Micros(1_000_000), busy_permille: 500, commit_cost_us: 20 },
+            now: Now { monotonic_us: 1_000, wall: FIRST_MOMENT, busy_permille: 500, commit_cost_us: 20 },
+            limited_tenants,
+            uncounted_checkpoints: options.uncounted_checkpoints,
             next_ticket: 1,
             next_payload: 1,
             next_entity: 1,
             jobs: VecDeque::new(),
             answers: 0,
-            sealed_before: 0,
+            sealed_before: Vec::new(),
             quarantined: BTreeMap::new(),
             ended_clean: false,
         }
@@ -131,6 +142,7 @@ impl World {
             let Some(mut shard) = self.open()? else { continue };
             self.report.lives += 1;
             self.check_recovered(&mut shard)?;
+            self.set_limits(&mut shard);
             let has_faults = self.rng.chance(1, 4);
             if has_faults {
                 self.disk.set_fault_rates(FaultRates {
@@ -159,6 +171,9 @@ impl World {
 
     /// Opens the shard, perhaps losing power on the way, perhaps several times.
     fn open(&mut self) -> Result<Option<Shard>, Violation> {
+        if let Some(path) = self.sealed_before.iter().find(|path| self.disk.peek(path).is_none()) {
+            return Err(format!("a sealed index was not there any more: {path}"));
+        }
         for attempt in 0..4 {
             if attempt < 3 && self.rng.chance(1, 6) {
                 self.disk.crash_after(self.rng.below(40));
@@ -194,7 +209,7 @@ impl World {
         if !report.damage.is_empty() || shard.read_only() == Some(ReadOnly::Damaged) {
             return Err(format!("recovery reports damage that nobody did: {:?}", report.damage));
         }
-        if report.indexes_rebuilt > 0 || report.segments_sealed < self.sealed_before {
+        if report.indexes_rebuilt > 0 {
             return Err(format!("a sealed index was not there any more: {report:?}"));
         }
         for (path, bytes) in &self.quarantined {
@@ -227,7 +242,38 @@ impl World {
                 found.insert(number, rows);
             }
         }
-        self.model.recovered(&found)
+        self.model.recovered(&found)?;
+        self.check_usage(shard)
+    }
+
+    /// The counters are those of the events that are there.
+    fn check_usage(&mut self, shard: &Shard) -> Result<(), Violation> {
+        for tenant in (1..=TENANTS).map(Tenant) {
+            let (usage, right) = (shard.usage(tenant, self.now.wall), self.model.usage(tenant, self.now.wall));
+            if usage != right {
+                return Err(format!("tenant {} {MISCOUNTED}: {usage:?} for {right:?}", tenant.0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives some tenants new limits, a few batches from where they are, unless an answer may still tell of the old ones.
+    fn set_limits(&mut self, shard: &mut Shard) {
+        for tenant in (1..=TENANTS).map(Tenant) {
+            if tenant.0 <= self.limited_tenants && self.model.is_answered() && self.rng.chance(1, 2) {
+                let usage = self.model.usage(tenant, self.now.wall);
+                let limits = Limits {
+                    events_per_month: self.rng.chance(1, 2).then(|| {
+                        let from = if self.rng.chance(1, 4) { usage.events_this_month } else { 0 };
+                        from + self.rng.below(60)
+                    }),
+                    stored_bytes: self.rng.chance(1, 5).then(|| usage.stored_bytes + self.rng.below(8_000)),
+                };
+                self.model.set_limits(tenant, limits);
+            }
+            // A shard forgets limits when it is closed.
+            shard.set_limits(tenant, self.model.limits(tenant));
+        }
     }
 
     fn act(&mut self, shard: &mut Shard) -> Result<(), Violation> {
@@ -238,7 +284,11 @@ impl World {
             }
             match self.rng.below(100) {
                 0..45 => self.append(shard)?,
-                45..50 if self.model.is_answered() => self.query_and_compare(shard)?,
+                45..49 if self.model.is_answered() => self.query_and_compare(shard)?,
+                49 if self.model.is_answered() => {
+                    self.check_usage(shard)?;
+                    self.set_limits(shard);
+                }
                 50..54 => self.retire(shard),
                 54..56 => {
                     let mut out = Output::default();
@@ -246,7 +296,8 @@ impl World {
                     self.carry_out(shard, out)?;
                 }
                 56..60 => self.settle(shard)?,
-                60..70 => self.pass_time(6_000),
+                60..69 => self.pass_time(6_000),
+                69 => self.near_the_end_of_a_month(),
                 _ => {}
             }
             self.pass_time(200);
@@ -272,8 +323,9 @@ impl World {
         let stats = shard.stats();
         self.report.rolls += stats.segments_rolled;
         self.report.retired += stats.segments_retired;
-        self.sealed_before =
-            if self.disk.is_down() || shard.read_only().is_some() { 0 } else { shard.snapshot().segments.len() };
+        let snapshot = shard.snapshot();
+        let sealed = snapshot.segments.iter();
+        self.sealed_before = sealed.map(|sealed| index_path(&self.config.home.dir, sealed.segment.number)).collect();
         self.ended_clean = shard.is_quiet()
             && shard.is_idle()
             && shard.read_only().is_none()
@@ -313,7 +365,7 @@ impl World {
             let event = ModelEvent {
                 event_type: TYPES[self.rng.index(TYPES.len())].to_owned(),
                 entity,
-                timestamp: self.rng.chance(1, 3).then(|| Micros(self.rng.below(2_000_000) as i64)),
+                timestamp: self.rng.chance(1, 3).then(|| self.some_moment()),
                 payload,
                 metadata: if self.rng.chance(1, 3) { b"null".to_vec() } else { Vec::new() },
                 expected_version,
@@ -372,10 +424,10 @@ impl World {
             spec.entity = Some(format!("entity-{}", self.rng.below(6)));
         }
         if self.rng.chance(1, 4) {
-            spec.since = Some(Micros(self.rng.below(2_000_000) as i64));
+            spec.since = Some(self.some_moment());
         }
         if self.rng.chance(1, 4) {
-            spec.until = Some(Micros(self.rng.below(2_000_000) as i64));
+            spec.until = Some(self.some_moment());
         }
         if self.rng.chance(1, 4) {
             spec.offset = self.rng.below(6);
@@ -479,7 +531,10 @@ impl World {
     }
 
     fn carry_out(&mut self, _shard: &mut Shard, out: Output) -> Result<(), Violation> {
-        for op in out.disk {
+        for mut op in out.disk {
+            if self.uncounted_checkpoints {
+                forget_counters(&mut op);
+            }
             self.disk.submit(op);
         }
         self.jobs.extend(out.jobs);
@@ -494,6 +549,7 @@ impl World {
             // The process is dead: whoever waits sees a broken connection.
             return Ok(());
         }
+        self.report.quota_refusals += u64::from(matches!(ack.result, Err(AppendError::QuotaExceeded { .. })));
         let outcome = ack.result.map_or(u64::MAX, |appended| appended.first_position.0);
         self.answers = crate::sim::rng::mix(self.answers ^ ack.ticket ^ outcome.rotate_left(32));
         self.model.answered(ack.ticket, &ack.batch, ack.result)
@@ -528,9 +584,24 @@ impl World {
         self.now.wall = Micros(self.now.wall.0 + step);
         self.now.busy_permille = self.rng.below(1_001);
     }
+
+    /// Sets the wall clock to a moment before the end of this month, so that what follows falls to both sides of it.
+    fn near_the_end_of_a_month(&mut self) {
+        let ends_at = Month::of(self.now.wall).ends_at();
+        self.now.wall = Micros(ends_at.0 - 1 - self.rng.below(3_000) as i64);
+    }
+
+    /// Some moment of the first two seconds, or of the two around the wall clock.
+    fn some_moment(&mut self) -> Micros {
+        let begins_at = if self.rng.chance(1, 2) { 0 } else { self.now.wall.0 - 1_000_000 };
+        Micros(begins_at + self.rng.below(2_000_000) as i64)
+    }
 }
 
 const TENANTS: u32 = 4;
+const FIRST_MOMENT: Micros = Micros(1_000_000);
+/// In every complaint about counters, and in no other.
+const MISCOUNTED: &str = "is miscounted";
 const NO_FAULTS: FaultRates = FaultRates { write_per_million: 0, sync_per_million: 0, read_per_million: 0 };
 
 fn tag(op: crate::io::DiskOp) -> crate::io::DiskOp {
@@ -578,6 +649,20 @@ mod tests {
             }
         }
         assert_eq!(unnoticed, []);
+    }
+
+    #[test]
+    fn a_checkpoint_that_forgets_what_tenants_have_stored_is_noticed() {
+        let options = WorldOptions { uncounted_checkpoints: true, ..WorldOptions::default() };
+        let noticed: Vec<Violation> = (0..20).filter_map(|seed| run(seed, options).err()).collect();
+        assert!(10 < noticed.len(), "{}", noticed.len());
+        assert!(noticed.iter().any(|violation| violation.contains(MISCOUNTED)), "{noticed:?}");
+    }
+
+    #[test]
+    fn worlds_have_batches_at_their_tenants_limits() {
+        let refusals = |seed| run(seed, WorldOptions::default()).map_or(0, |report| report.quota_refusals);
+        assert!(20 < (0..20).map(refusals).sum::<u64>());
     }
 
     #[test]

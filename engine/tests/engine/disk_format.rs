@@ -117,7 +117,16 @@ fn code() -> Vec<(&'static str, Vec<Field>)> {
             metadata_bytes,
             timestamp,
         }),
-        layout!(CheckpointEntry { tenant, reserved_tenant, next_position, last_received_at, reserved }),
+        layout!(CheckpointEntry {
+            tenant,
+            reserved_tenant,
+            next_position,
+            last_received_at,
+            month_events,
+            month_bytes,
+            stored_bytes,
+            reserved,
+        }),
         layout!(IndexHeader {
             magic,
             header_crc,

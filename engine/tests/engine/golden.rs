@@ -3,6 +3,7 @@
 //! ```text
 //! tests/data/v1/directory/   a whole data directory     tests/data/v1/events.txt   the events in it
 //! tests/data/v1/encoders/    one file for each encoder
+//! tests/data/v1/uncounted/   the directory's shard as it was before checkpoints counted what tenants had stored
 //! ```
 //! They are written by `RINGLOG_BLESS=1 cargo test -p ringlog-engine --test engine golden`. Once a version is released
 //! its files never change: a new version gets a folder of its own.
@@ -33,6 +34,7 @@ use crate::rig::{Event, Found, Image, Rig};
 const INSTANCE: [u8; 16] = *b"golden-instance!";
 const SEGMENT_BYTES: u64 = 32 << 10;
 const SUPERBLOCK: &str = "superblock";
+const SHARD: &str = "directory/shard-0000";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/v1")
@@ -64,11 +66,11 @@ fn read(path: &str) -> Vec<u8> {
 
 /// The names of the directory's files, so that none is forgotten.
 #[expect(clippy::disallowed_methods, reason = "golden files lie beside the tests")]
-fn golden_directory() -> Image {
+fn golden_shard(path: &str) -> Image {
     let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder().join("directory/shard-0000")).unwrap() {
+    for entry in std::fs::read_dir(folder().join(path)).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        files.insert(format!("shard-0000/{name}"), read(&format!("directory/shard-0000/{name}")));
+        files.insert(format!("shard-0000/{name}"), read(&format!("{path}/{name}")));
     }
     Image(files)
 }
@@ -148,7 +150,41 @@ fn todays_shard_writes_the_golden_directory() {
     }
     check_file(&format!("directory/{SUPERBLOCK}"), &superblock().to_page());
     check_file("events.txt", events_text(&rig.acknowledged).as_bytes());
-    assert_eq!(golden_directory().0.keys().collect::<Vec<_>>(), image.0.keys().collect::<Vec<_>>());
+    assert_eq!(golden_shard(SHARD).0.keys().collect::<Vec<_>>(), image.0.keys().collect::<Vec<_>>());
+}
+
+/// A golden shard on a disk, to be opened.
+fn golden_rig(path: &str) -> Rig {
+    let parsed = Superblock::parse(&read(&format!("directory/{SUPERBLOCK}"))).unwrap();
+    assert_eq!(parsed, superblock());
+    let mut rig = Rig::with_disk(golden_shard(path).load(1));
+    rig.config.home.segment_bytes = parsed.segment_bytes.get();
+    rig.config.home.instance = parsed.instance;
+    rig.config.fingerprint = FingerprintKey(parsed.fingerprint_seed.get());
+    rig
+}
+
+/// Events and bytes of the month, events and bytes ever.
+fn usage(rig: &mut Rig, tenant: Tenant) -> (u64, u64, u64, u64) {
+    let wall = rig.now.wall;
+    let usage = rig.shard().usage(tenant, wall);
+    (usage.events_this_month, usage.bytes_this_month, usage.stored_events, usage.stored_bytes)
+}
+
+/// The checkpoint says nothing of them: tenants are counted from the batches behind it.
+#[test]
+fn a_shard_from_before_counters_opens_and_counts_from_its_open_segment_on() {
+    let mut rig = golden_rig("uncounted");
+    let report = rig.open().unwrap();
+    assert_eq!((report.damage.len(), report.tail), (0, None));
+    let usages = [1, 7, u32::MAX].map(|tenant| usage(&mut rig, Tenant(tenant)));
+    assert_eq!(usages, [(1, 63, 3, 63), (1, 65, 4, 65), (0, 0, 1, 0)]);
+    rig.put(7, "user.left", "müller", "after");
+    rig.roll();
+    rig.close();
+    rig.open().unwrap();
+    let (events, _, stored_events, _) = usage(&mut rig, Tenant(7));
+    assert_eq!((events, stored_events), (2, 5));
 }
 
 #[test]
@@ -156,12 +192,7 @@ fn the_golden_directory_opens_and_holds_exactly_its_events() {
     if is_blessing() {
         return;
     }
-    let parsed = Superblock::parse(&read(&format!("directory/{SUPERBLOCK}"))).unwrap();
-    assert_eq!(parsed, superblock());
-    let mut rig = Rig::with_disk(golden_directory().load(1));
-    rig.config.home.segment_bytes = parsed.segment_bytes.get();
-    rig.config.home.instance = parsed.instance;
-    rig.config.fingerprint = FingerprintKey(parsed.fingerprint_seed.get());
+    let mut rig = golden_rig(SHARD);
     let report = rig.open().unwrap();
     assert_eq!((report.segments_sealed, report.indexes_rebuilt, report.damage.len()), (1, 0, 0), "{report:?}");
     assert_eq!(report.tail, None);
@@ -169,6 +200,8 @@ fn the_golden_directory_opens_and_holds_exactly_its_events() {
     let found = tenants.map(|tenant| (tenant, rig.all(tenant).unwrap()));
     assert_eq!(rig.shard().tenant_count(), tenants.len());
     assert_eq!(events_text(&BTreeMap::from(found)).into_bytes(), read("events.txt"));
+    let usages = tenants.map(|tenant| usage(&mut rig, tenant));
+    assert_eq!(usages, [(3, 181, 3, 181), (4, 269, 4, 269), (1, 334, 1, 334)]);
     // The log goes on: positions, versions and times follow what was found.
     rig.put(7, "user.left", "müller", "after");
     let last = rig.acknowledged[&Tenant(7)].last().unwrap();

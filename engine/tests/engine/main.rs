@@ -14,6 +14,8 @@ mod golden;
 #[cfg(test)]
 mod many_tenants;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod real_files;
 #[cfg(test)]
 mod rig;

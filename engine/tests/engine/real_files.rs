@@ -8,7 +8,7 @@ use ringlog_engine::event::{EventBatch, EventInput};
 use ringlog_engine::ids::{Micros, Position, ShardNumber, Tenant, Version};
 use ringlog_engine::io::{DataDirError, IoMode, RingError, SyncMode};
 use ringlog_engine::query::{Order, QuerySpec, TypeFilter};
-use ringlog_engine::shard::{AppendError, Durability};
+use ringlog_engine::shard::{AppendError, Durability, Limits, QuotaKind};
 use ringlog_engine::sim::Rng;
 use ringlog_engine::sim::model::{Model, ModelEvent, Promise};
 use tempfile::TempDir;
@@ -120,6 +120,31 @@ fn an_engine_that_is_dropped_in_mid_flight_keeps_what_it_answered() {
             drop(engine);
         }
     }
+}
+
+#[test]
+fn a_quota_is_kept_by_an_engine_and_counted_across_reopening() {
+    let dir = TempDir::new().unwrap();
+    let options = EngineOptions { shard_count: Some(2), ..options(IoMode::Fallback) };
+    let limits = Limits { events_per_month: Some(250), ..Limits::default() };
+    let mut stored = 0;
+    for life in 0..3 {
+        let mut engine = open(dir.path(), &options);
+        engine.set_limits(Tenant(1), limits);
+        for _ in 0..4 {
+            match engine.append(batch(&engine, 1, stored, 30)) {
+                Ok(_) => stored += 30,
+                Err((_, AppendError::QuotaExceeded { kind: QuotaKind::EventsPerMonth, used, quota: 250, .. })) => {
+                    assert_eq!((life, used), (2, 240));
+                }
+                Err((_, error)) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!(engine.usage(Tenant(1)).stored_events, stored);
+        assert_eq!(engine.usage(Tenant(2)).stored_events, 0);
+        drop(engine);
+    }
+    assert_eq!(stored, 240);
 }
 
 #[test]

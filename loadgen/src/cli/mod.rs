@@ -3,6 +3,9 @@
 pub mod run;
 pub mod verify;
 
+use crate::compare::{self, CompareArgs};
+use crate::plot::{self, PlotArgs};
+use crate::sweep::{self, SweepArgs};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -25,6 +28,15 @@ pub enum Command {
     /// Read everything back and compare it with the ledger of a run
     #[command(after_help = verify::EXAMPLES)]
     Verify(VerifyArgs),
+    /// Find the highest rate that keeps a bound of latency, then measure at half of it
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(Box<SweepArgs>),
+    /// Say what became better or worse between two groups of runs, and how sure that is
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(CompareArgs),
+    /// Draw results as SVG
+    #[command(after_help = plot::EXAMPLES)]
+    Plot(PlotArgs),
 }
 
 #[derive(Debug, Clone, Args)]

@@ -32,4 +32,10 @@ pub struct VerifyArgs {
     /// Write the verdict as one line of JSON; - is standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write every finding here, one line of JSON each; the table shows the first few of each kind
+    #[arg(long, value_name = "FILE")]
+    pub list: Option<PathBuf>,
+    /// No progress lines
+    #[arg(long, short)]
+    pub quiet: bool,
 }

@@ -75,11 +75,11 @@ impl Lane {
         streams: Vec<Stream>,
         ledger: Option<LedgerWriter>,
     ) -> Self {
-        let connection = |stream: Stream| {
+        let books = |stream: Stream| {
             let reader = workload.protocol.reader(stream.connection());
             Books::new(stream, reader, depth)
         };
-        let connections = streams.into_iter().map(connection).collect();
+        let connections = streams.into_iter().map(books).collect();
         let tally = Tally::new(workload.recipe.mix.operations.len());
         Self {
             workload,
@@ -528,10 +528,6 @@ impl Lane {
             Pace::Closed { .. } | Pace::Open(_) => {}
         }
         true
-    }
-
-    pub fn take_ledger(&mut self) -> Option<LedgerWriter> {
-        self.ledger.take()
     }
 
     pub fn flush_ledger(&mut self) -> bool {

@@ -9,6 +9,7 @@ use crate::cli::RunArgs;
 use crate::cli::run::Arrivals;
 use crate::failure::Failure;
 use crate::hlog;
+use crate::ledger::LedgerFile;
 use crate::probe::{self, CpuTicks};
 use crate::report;
 use crate::result::RunResult;
@@ -98,8 +99,10 @@ impl Prepared {
     pub fn measure(&mut self, plan: &Plan, see: &mut dyn FnMut(&Progress)) -> Result<RunResult, Failure> {
         plan.check()?;
         let run = self.next_run()?;
-        if let Some(ledger) = &mut self.ledger {
-            ledger.run(self.args.seed);
+        if let Some(ledger) = &self.ledger {
+            let mut writer = ledger.writer();
+            writer.run(self.args.seed);
+            writer.flush().map_err(Failure::io("the ledger cannot be written"))?;
         }
         let control = Arc::new(Control::new());
         let (sender, intervals) = channel();
@@ -124,7 +127,7 @@ impl Prepared {
         watch.finish(times, probes)
     }
 
-    fn share_of(&mut self, thread: usize, run: u16, plan: &Plan, control: &Arc<Control>) -> Share {
+    fn share_of(&self, thread: usize, run: u16, plan: &Plan, control: &Arc<Control>) -> Share {
         let args = &self.args;
         let connections = (thread as u32..args.connections).step_by(args.threads);
         let count = plan.count.map_or(u64::MAX, |count| {
@@ -137,7 +140,7 @@ impl Prepared {
             target: self.target.clone(),
             streams: connections.map(|connection| Stream::new(args.seed, run, connection)).collect(),
             depth: args.depth,
-            ledger: self.ledger.take(),
+            ledger: self.ledger.as_ref().map(LedgerFile::writer),
             reconnect_for: args.reconnect.then(|| Duration::from_secs_f64(args.reconnect_for)),
             timeout: Duration::from_secs_f64(args.timeout),
             cpu: args.cpus.get(thread).copied(),
@@ -286,11 +289,6 @@ impl Watch<'_> {
             if let Some(handle) = thread.take() {
                 self.ended.push(handle.join().unwrap_or_else(|_| Err(Failure::Other("a thread failed".to_owned()))));
                 self.seconds.thread_ended(index);
-            }
-        }
-        for ended in self.ended.iter_mut().flatten() {
-            if let Some(ledger) = ended.ledger.take() {
-                self.prepared.ledger = Some(ledger);
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::corpus::distribution::{Choice, Sizes};
 use crate::corpus::{Corpus, Seq};
 use crate::failure::Failure;
-use crate::ledger::{Ledger, LedgerWriter, Tenant};
+use crate::ledger::{Ledger, LedgerFile, LedgerWriter, Tenant};
 use crate::probe;
 use crate::protocol::Protocol;
 use crate::protocol::http::request_head;
@@ -39,17 +39,13 @@ pub struct Prepared {
     pub(super) server: Server,
     pub(super) event_bytes: usize,
     pub(super) run_number: u16,
-    pub(super) ledger: Option<LedgerWriter>,
+    pub(super) ledger: Option<LedgerFile>,
     pub(super) stops: Arc<AtomicBool>,
 }
 
 impl Prepared {
     pub fn new(args: &RunArgs) -> Result<Self, Failure> {
         check(args)?;
-        // Several threads would need a writer each.
-        if args.ledger.is_some() && 1 < args.threads {
-            return Err(Failure::Usage("--ledger is written by one thread: leave --threads away".to_owned()));
-        }
         if !args.cpus.is_empty() {
             ring::pin(&args.cpus)?;
         }
@@ -67,7 +63,7 @@ impl Prepared {
         // What cannot be read later is better known now.
         args.server_pid.map(probe::process_cpu_us).transpose()?;
         args.device.as_deref().map(probe::device_flushes).transpose()?;
-        let mut ledger = args.ledger.as_deref().map(LedgerWriter::open).transpose()?;
+        let ledger = args.ledger.as_deref().map(LedgerFile::open).transpose()?;
         let run_number = ledger.as_ref().map_or(0, |(_, known)| known.run_count);
         let scrutiny = match (args.accept_any_2xx || args.raw.is_some(), &ledger) {
             (true, _) => Scrutiny::Status,
@@ -78,7 +74,7 @@ impl Prepared {
             args,
             &target,
             &protocol,
-            ledger.as_mut().map(|(writer, known)| (writer, &*known)),
+            ledger.as_ref().map(|(file, known)| (file.writer(), known)),
         ))??;
         let event_bytes = recipe.corpus.as_ref().map_or(args.event_bytes, Corpus::event_bytes_mean);
         let mut recipe = recipe;
@@ -93,7 +89,7 @@ impl Prepared {
             server,
             event_bytes,
             run_number,
-            ledger: ledger.map(|(writer, _)| writer),
+            ledger: ledger.map(|(file, _)| file),
             stops: Arc::new(AtomicBool::new(false)),
         })
     }
@@ -101,6 +97,11 @@ impl Prepared {
     /// Set it, and the point that is being measured ends early and says so; so does every later one.
     pub fn stops(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stops)
+    }
+
+    /// What a rate counts, here: `events`, or `requests` once there are some without events.
+    pub fn rate_unit(&self) -> &'static str {
+        if self.workload.recipe.mix.has_queries() { "requests" } else { "events" }
     }
 
     /// The number of the next point, which makes its sequence numbers unique.
@@ -191,7 +192,7 @@ async fn introduce(
     args: &RunArgs,
     target: &Target,
     protocol: &Protocol,
-    ledger: Option<(&mut LedgerWriter, &Ledger)>,
+    ledger: Option<(LedgerWriter, &Ledger)>,
 ) -> Result<(Server, Vec<Tenant>), Failure> {
     let mut client = Client::new(target.clone(), Duration::from_secs_f64(args.timeout));
     let patience = Duration::from_secs_f64(if args.reconnect { args.reconnect_for } else { 0.0 });

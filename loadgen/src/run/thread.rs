@@ -113,7 +113,6 @@ pub struct Ended {
     pub lost_all: bool,
     /// How often it was ready to run and could not, in per cent of the looks; `None` where nobody knows.
     pub starved_percent: Option<f64>,
-    pub ledger: Option<LedgerWriter>,
 }
 
 pub fn run(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<Ended, Failure> {
@@ -210,13 +209,7 @@ async fn drive(share: Share, intervals: &Sender<(usize, Interval)>) -> Result<En
     // The other end is gone only when the run has failed.
     drop(intervals.send((place.0, lane.tally.take())));
     let at = ended_at.min(lane.window.1);
-    Ok(Ended {
-        at,
-        last_answer_at: lane.last_answer_at,
-        lost_all,
-        starved_percent: starvation.percent(),
-        ledger: lane.take_ledger(),
-    })
+    Ok(Ended { at, last_answer_at: lane.last_answer_at, lost_all, starved_percent: starvation.percent() })
 }
 
 /// Lets what is in flight be answered, then ends every connection.

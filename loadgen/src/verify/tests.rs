@@ -1,24 +1,41 @@
 //! Runs against a fake server, whose memory is then falsified.
 
+mod million;
+
+use super::verdict::{Finding, Trouble};
 use super::*;
 use crate::cli::{Cli, Command};
 use crate::fake::{Behaviour, FakeServer, Stored};
+use crate::ledger;
 use crate::target::Target;
 use clap::Parser;
 use std::path::Path;
 
 fn send(server: &FakeServer, ledger: &Path, line: &str) {
-    let (url, ledger) = (server.url(), ledger.to_str().unwrap());
-    let mut words = vec!["ringlog-load", "run", "--quiet", "--closed", "--url", &url, "--ledger", ledger];
+    try_send(server, ledger, line).unwrap();
+}
+
+fn try_send(server: &FakeServer, ledger: &Path, line: &str) -> Result<(), Failure> {
+    try_send_to(&server.url(), ledger, line)
+}
+
+fn try_send_to(url: &str, ledger: &Path, line: &str) -> Result<(), Failure> {
+    let ledger = ledger.to_str().unwrap();
+    let mut words = vec!["ringlog-load", "run", "--quiet", "--closed", "--url", url, "--ledger", ledger];
     words.extend(line.split_ascii_whitespace());
     let Command::Run(args) = Cli::parse_from(words).command else { panic!("not a run") };
-    crate::run::tests::run(&args).unwrap();
+    crate::run::tests::run(&args).map(drop)
 }
 
 fn judge(server: &FakeServer, ledger: &Path) -> Verdict {
+    judge_into(server, ledger, true, None)
+}
+
+fn judge_into(server: &FakeServer, ledger: &Path, versions_are_dense: bool, list: Option<&Path>) -> Verdict {
     let client = Client::new(Target::from_url(&server.url()).unwrap(), Duration::from_secs(5));
     let ledger = Ledger::read(ledger).unwrap();
-    crate::ring::block_on(verify(&ledger, client, 37, true)).unwrap().unwrap()
+    let judge = Judge::new(&ledger, versions_are_dense, Findings::new(list).unwrap());
+    crate::ring::block_on(verify(&ledger, client, 37, judge, false)).unwrap().unwrap()
 }
 
 fn troubles(verdict: &Verdict) -> Vec<(&'static str, u64)> {
@@ -107,9 +124,9 @@ fn lost_events_from_before_the_ledger_are_noticed() {
 }
 
 #[test]
-fn a_duplicate_is_noticed_twice_over() {
-    // The copy also bears a version that its entity has already had.
-    check(|events| events.push(events[10].clone()), &[("duplicated", 1), ("reordered", 1)]);
+fn a_duplicate_is_noticed() {
+    check(|events| events.push(events[10].clone()), &[("duplicated", 1)]);
+    check(|events| events.insert(2, events[30].clone()), &[("duplicated", 1)]);
 }
 
 #[test]
@@ -129,7 +146,7 @@ fn a_changed_payload_is_noticed() {
 
 #[test]
 fn a_changed_version_is_noticed() {
-    check(|events| events[10].version = 2, &[("changed", 1), ("reordered", 1)]);
+    check(|events| events[10].version = 2, &[("changed", 1)]);
 }
 
 #[test]
@@ -143,8 +160,9 @@ fn an_invented_event_is_noticed() {
 
 #[test]
 fn an_event_of_another_tenant_is_noticed() {
-    // It is missing where it belongs, but it is not lost.
-    check(|events| events[10].key = other_key(&events[10].key), &[("misplaced", 1)]);
+    // It may be missing where it belongs, but it is not lost.
+    check(|events| events[10].key = other_key(&events[10].key), &[("leaked", 1)]);
+    check(|events| events.push(Stored { key: other_key(&events[10].key), ..events[10].clone() }), &[("leaked", 1)]);
 }
 
 #[test]
@@ -159,6 +177,148 @@ fn an_event_after_later_ones_is_noticed() {
 #[test]
 fn events_of_a_batch_out_of_order_are_noticed() {
     check_batches("5", |events| events.swap(3, 4), &[("reordered", 1)]);
+}
+
+#[test]
+fn a_version_that_nobody_has_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let server = FakeServer::start(Behaviour::Good);
+    send(&server, &ledger, "--count 10 --connections 1");
+    // The sample that was there before the first run.
+    server.change(|events| events[0].version = 3);
+    let verdict = judge(&server, &ledger);
+    assert_eq!(troubles(&verdict), [("skipped", 1)]);
+    assert_eq!(verdict.examples["skipped"][0].what, "nobody has the versions 1 to 2 of s");
+    assert_eq!(troubles(&judge_into(&server, &ledger, false, None)), []);
+}
+
+#[test]
+fn every_finding_is_listed_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, list) = (folder.path().join("ledger"), folder.path().join("list"));
+    let server = FakeServer::start(Behaviour::Good);
+    send(&server, &ledger, "--count 60 --connections 1 --entities 1000000");
+    server.change(|events| {
+        events.truncate(31);
+        events[2].payload = "null".into();
+    });
+    let verdict = judge_into(&server, &ledger, true, Some(&list));
+    assert_eq!(troubles(&verdict), [("changed", 1), ("lost", 30)]);
+    let lines = std::fs::read_to_string(&list).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 31);
+    let changed = serde_json::json!({
+        "kind": "changed", "tenant": "onboard-key-1", "position": 3, "id": "id-2", "seq": "0000000000000001",
+        "what": "the payload is null",
+    });
+    assert_eq!(lines[0], changed);
+    assert_eq!((&lines[1]["kind"], &lines[1]["seq"]), (&"lost".into(), &"000000000000001e".into()));
+    let text = verdict.text();
+    assert!(text.contains("FAILED: 31") && text.contains("and 10 more"), "{text}");
+    assert!(text.contains("onboard-key-1 at 3 id id-2 seq 0000000000000001: the payload is null"), "{text}");
+}
+
+#[test]
+fn a_list_that_cannot_be_written_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let server = FakeServer::start(Behaviour::Good);
+    send(&server, &ledger, "--count 10 --connections 1");
+    server.change(Vec::clear);
+    let client = Client::new(Target::from_url(&server.url()).unwrap(), Duration::from_secs(5));
+    let ledger = Ledger::read(&ledger).unwrap();
+    let judge = Judge::new(&ledger, true, Findings::new(Some(Path::new("/dev/full"))).unwrap());
+    let failure = crate::ring::block_on(verify(&ledger, client, 37, judge, false)).unwrap().unwrap_err();
+    assert!(failure.to_string().contains("the list of findings"), "{failure}");
+}
+
+fn verify_main(url: &str, ledger: &Path) -> Result<u8, Failure> {
+    let words = ["ringlog-load", "verify", "--quiet", "--url", url, "--ledger", ledger.to_str().unwrap()];
+    let Command::Verify(args) = Cli::parse_from(words).command else { panic!("not a verify") };
+    main(&args)
+}
+
+#[test]
+fn exit_codes_tell_the_outcome() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let server = FakeServer::start(Behaviour::Good);
+    send(&server, &ledger, "--count 10 --connections 1");
+    assert_eq!(verify_main(&server.url(), &ledger).unwrap(), 0);
+    server.change(|events| drop(events.pop()));
+    assert_eq!(verify_main(&server.url(), &ledger).unwrap(), 8);
+    // Nobody listens on port 1.
+    assert_eq!(verify_main("http://127.0.0.1:1", &ledger).unwrap_err().exit_code(), 7);
+    assert_eq!(verify_main(&server.url(), &folder.path().join("none")).unwrap_err().exit_code(), 1);
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    assert!(verify_main(&server.url(), &empty).unwrap_err().to_string().ends_with("no run was noted in it"));
+}
+
+#[test]
+fn child_runs_until_it_is_killed() {
+    let Some(ledger) = std::env::var_os(ledger::tests::CHILD) else { return };
+    let url = std::env::var("RINGLOG_LOAD_TEST_URL").unwrap();
+    try_send_to(&url, Path::new(&ledger), "--connections 4 --depth 2 --batch 1,10 --entities 20 --duration 600")
+        .unwrap();
+}
+
+#[test]
+fn the_ledger_of_a_run_that_was_killed_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let server = FakeServer::start(Behaviour::Good);
+    for round in 1..=2 {
+        let mut child = ledger::tests::command_of_test("verify::tests::child_runs_until_it_is_killed", &ledger)
+            .env("RINGLOG_LOAD_TEST_URL", server.url())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while server.event_count() < round * 2_000 {
+            assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Requests that were on their way may still be stored, whole, while this reads.
+        let verdict = judge(&server, &ledger);
+        assert_eq!(troubles(&verdict), [], "{verdict:?}");
+        assert_eq!(usize::from(verdict.runs), round);
+        assert!(500 < verdict.events_acknowledged, "{verdict:?}");
+    }
+    assert_eq!(server.store.lock().unwrap().tenant_count, 1);
+}
+
+#[test]
+fn child_runs_until_its_files_may_not_grow() {
+    let Some(ledger) = std::env::var_os(ledger::tests::CHILD) else { return };
+    let server = FakeServer::start(Behaviour::Good);
+    let failure = try_send(&server, Path::new(&ledger), "--connections 4 --batch 100 --entities 1 --duration 600");
+    let failure = failure.unwrap_err().to_string();
+    assert!(failure.contains("the ledger cannot be written: File too large"), "{failure}");
+    // Whatever the server has was noted before, and nothing that it acknowledged in time is missing.
+    let verdict = judge(&server, Path::new(&ledger));
+    assert_eq!(troubles(&verdict), []);
+    assert!(10_000 < verdict.events_acknowledged, "{verdict:?}");
+    eprintln!("the child is content");
+}
+
+#[test]
+fn a_full_disk_ends_a_run_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "verify::tests::child_runs_until_its_files_may_not_grow";
+    let test = ledger::tests::command_of_test(name, &folder.path().join("ledger"));
+    // Without the trap the limit is a signal; with it, an error like that of a full disk. The unit is 512 bytes.
+    let output = std::process::Command::new("/bin/sh")
+        .args(["-c", r#"trap '' XFSZ; ulimit -f 10240; exec "$0" "$@""#])
+        .arg(test.get_program())
+        .args(test.get_args())
+        .envs(test.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("the child is content"), "{text}");
 }
 
 fn other_key(key: &str) -> String {

@@ -61,8 +61,8 @@ pub enum ActingError {
     Unknown,
     /// One who acts for others named none.
     Unnamed,
-    /// The tenant that is named is suspended.
-    Suspended,
+    /// One who acts for others named this one, which is suspended.
+    Suspended(Tenant),
 }
 
 #[derive(Clone, Copy)]
@@ -157,6 +157,11 @@ impl Credentials {
         self.live_row(slot, generation).is_some()
     }
 
+    /// Whether anything may be done in a tenant. Who acts for others must ask this beside [`Credentials::still_valid`].
+    pub fn is_active(&self, number: Tenant) -> bool {
+        self.tenant(number).is_some_and(|row| row.state == TenantState::Active)
+    }
+
     pub fn tenant(&self, number: Tenant) -> Option<&TenantRow> {
         self.tenants.get(number.0 as usize)?.as_ref()
     }
@@ -205,7 +210,8 @@ impl Credentials {
         };
         match named.state {
             TenantState::Active => Ok(named),
-            TenantState::Suspended => Err(ActingError::Suspended),
+            TenantState::Suspended => Err(ActingError::Suspended(named.number)),
+            TenantState::Deleting => Err(ActingError::Unknown),
         }
     }
 

@@ -33,8 +33,19 @@ pub struct TenantRow {
     pub id: Arc<str>,
     pub state: TenantState,
     pub shard: ShardNumber,
-    /// Events a month; `None` is without limit.
-    pub events_quota: Option<u64>,
+    pub quotas: Quotas,
+}
+
+/// What a tenant may use; `None` is without limit. Whoever admits its events counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    pub events_per_month: Option<u64>,
+    pub stored_bytes: Option<u64>,
+    pub requests_per_second: Option<u64>,
+}
+
+impl Quotas {
+    pub const UNLIMITED: Quotas = Quotas { events_per_month: None, stored_bytes: None, requests_per_second: None };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -42,6 +53,8 @@ pub struct TenantRow {
 pub enum TenantState {
     Active,
     Suspended,
+    /// It is on its way out, and for everyone but the control plane it is gone.
+    Deleting,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +71,7 @@ pub struct CredentialRow {
     pub proof: Digest,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialKind {
     Jwt,

@@ -9,9 +9,14 @@
 pub mod credentials;
 pub mod delta;
 pub mod jwt;
+pub mod last_used;
+pub mod password;
+pub mod password_thread;
 pub mod presented;
+pub mod programmatic;
 pub mod role;
 pub mod secret;
 pub mod secret_file;
+pub mod session;
 pub mod tenant_id;
 mod token_cache;

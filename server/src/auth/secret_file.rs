@@ -1,5 +1,10 @@
-//! The file that holds the signing secret: readable by its owner alone, made once, complete or not there at all.
+//! The file that holds the signing secrets: readable by its owner alone, made once, complete or not there at all.
 //! Never shown, never logged, never guessed around: a file that could be another's work is refused.
+//!
+//! ```text
+//! k2 0Uj…     the first line signs
+//! k1 9sC…     the others only verify; a line without a name is k1
+//! ```
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -11,11 +16,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::fs::OFlags;
 
+use crate::auth::jwt::SIGNING_KEYS_MAX;
 use crate::auth::secret::{Secret, random};
+
+/// The name of the first secret, and of one that has none in the file.
+pub const FIRST_KID: &str = "k1";
+const KID_PREFIX: &str = "k";
 
 /// HS256 takes its strength from the secret: as many bytes as its digest has.
 const SECRET_BYTES_MIN: usize = 32;
 const SECRET_BYTES_MAX: usize = 4096;
+/// Of all lines, with their names.
+const FILE_BYTES_MAX: usize = SIGNING_KEYS_MAX * (SECRET_BYTES_MAX + 32);
 const OTHERS: u32 = 0o077;
 
 /// What the examples of the systems in the seeds, and of half the world, ship with.
@@ -25,14 +37,30 @@ const KNOWN_DEFAULTS: [&str; 7] =
 #[derive(Debug)]
 pub enum SecretFileError {
     Missing(PathBuf),
-    TooShort { path: PathBuf, bytes: usize },
+    TooShort {
+        path: PathBuf,
+        bytes: usize,
+    },
     TooLong(PathBuf),
     NotAFile(PathBuf),
-    Readable { path: PathBuf, mode: u32 },
-    Owner { path: PathBuf, uid: u32 },
+    Readable {
+        path: PathBuf,
+        mode: u32,
+    },
+    Owner {
+        path: PathBuf,
+        uid: u32,
+    },
     KnownDefault(PathBuf),
     NotText(PathBuf),
-    Io { path: PathBuf, error: io::Error },
+    /// A line's name is not `k` and a number, or stands there twice.
+    Name(PathBuf),
+    /// As many secrets as there can be, or more.
+    Full(PathBuf),
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for SecretFileError {
@@ -61,6 +89,14 @@ impl fmt::Display for SecretFileError {
             SecretFileError::KnownDefault(path) => {
                 write!(f, "{}: this is an example's secret, which everybody knows", path.display())
             }
+            SecretFileError::Name(path) => {
+                write!(f, "{}: a line is a name such as k2, a space, and a secret, each name once", path.display())
+            }
+            SecretFileError::Full(path) => write!(
+                f,
+                "{}: at most {SIGNING_KEYS_MAX} secrets: retire those whose keys are no longer used first",
+                path.display()
+            ),
             SecretFileError::NotText(path) => write!(f, "{}: not a line of visible ASCII", path.display()),
             SecretFileError::Io { path, error } => write!(f, "{}: {error}", path.display()),
         }
@@ -69,8 +105,29 @@ impl fmt::Display for SecretFileError {
 
 impl std::error::Error for SecretFileError {}
 
-/// Reads the secret, or `None` where no file is.
-pub fn load(path: &Path) -> Result<Option<Secret>, SecretFileError> {
+/// A secret and what tokens call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedSecret {
+    pub kid: String,
+    pub secret: Secret,
+}
+
+/// Reads the secrets, at least one, the one that signs first; or `None` where no file is.
+pub fn load(path: &Path) -> Result<Option<Vec<NamedSecret>>, SecretFileError> {
+    read_private(path)?.map(|bytes| read_lines(path, &bytes)).transpose()
+}
+
+/// Reads a file that holds one secret of any length and nothing else; or `None` where no file is.
+pub fn load_one(path: &Path) -> Result<Option<Secret>, SecretFileError> {
+    let Some(bytes) = read_private(path)? else { return Ok(None) };
+    match std::str::from_utf8(bytes.trim_ascii()) {
+        Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(Secret::new(text))),
+        _ => Err(SecretFileError::NotText(path.into())),
+    }
+}
+
+/// What a file holds that nobody else can read or replace.
+fn read_private(path: &Path) -> Result<Option<Vec<u8>>, SecretFileError> {
     let io_error = |error| SecretFileError::Io { path: path.into(), error };
     // A link could point at something that others write.
     let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK).bits();
@@ -94,19 +151,86 @@ pub fn load(path: &Path) -> Result<Option<Secret>, SecretFileError> {
         return Err(SecretFileError::Owner { path: path.into(), uid: metadata.uid() });
     }
     let mut bytes = Vec::new();
-    file.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io_error)?;
-    if SECRET_BYTES_MAX < bytes.len() {
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io_error)?;
+    if FILE_BYTES_MAX < bytes.len() {
         return Err(SecretFileError::TooLong(path.into()));
     }
-    check(path, bytes.trim_ascii()).map(Some)
+    Ok(Some(bytes))
 }
 
 /// Makes a file with a new secret in it. It must not be there yet.
-pub fn create(path: &Path) -> Result<Secret, SecretFileError> {
-    let secret = Secret::new(URL_SAFE_NO_PAD.encode(random::<32>()));
-    write_private(path, format!("{}\n", secret.expose()).as_bytes())
-        .map_err(|error| SecretFileError::Io { path: path.into(), error })?;
+pub fn create(path: &Path) -> Result<NamedSecret, SecretFileError> {
+    let secret = NamedSecret { kid: FIRST_KID.to_owned(), secret: new_secret() };
+    write(path, std::slice::from_ref(&secret))?;
     Ok(secret)
+}
+
+/// What becomes of the secrets that were there before a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// Keys that they signed go on.
+    Verify,
+    /// Keys that they signed end.
+    Retire,
+}
+
+/// Puts a new secret before those that are there, and gives back what the file holds now.
+pub fn rotate(path: &Path, old: Old) -> Result<Vec<NamedSecret>, SecretFileError> {
+    let mut secrets = load(path)?.ok_or_else(|| SecretFileError::Missing(path.into()))?;
+    let newest = secrets.iter().filter_map(|named| number(&named.kid)).max().unwrap_or(0);
+    if old == Old::Retire {
+        secrets.clear();
+    }
+    if SIGNING_KEYS_MAX <= secrets.len() {
+        return Err(SecretFileError::Full(path.into()));
+    }
+    secrets.insert(0, NamedSecret { kid: format!("{KID_PREFIX}{}", newest + 1), secret: new_secret() });
+    write(path, &secrets)?;
+    Ok(secrets)
+}
+
+/// Takes every secret out but the one that signs, and gives back the names of those that went.
+pub fn retire(path: &Path) -> Result<Vec<String>, SecretFileError> {
+    let mut secrets = load(path)?.ok_or_else(|| SecretFileError::Missing(path.into()))?;
+    let gone = secrets.split_off(1);
+    write(path, &secrets)?;
+    Ok(gone.into_iter().map(|named| named.kid).collect())
+}
+
+fn new_secret() -> Secret {
+    Secret::new(URL_SAFE_NO_PAD.encode(random::<32>()))
+}
+
+fn write(path: &Path, secrets: &[NamedSecret]) -> Result<(), SecretFileError> {
+    let line = |named: &NamedSecret| format!("{} {}\n", named.kid, named.secret.expose());
+    let text: String = secrets.iter().map(line).collect();
+    write_private(path, text.as_bytes()).map_err(|error| SecretFileError::Io { path: path.into(), error })
+}
+
+fn read_lines(path: &Path, bytes: &[u8]) -> Result<Vec<NamedSecret>, SecretFileError> {
+    let mut secrets: Vec<NamedSecret> = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        let (kid, secret) = match line.iter().position(|byte| *byte == b' ') {
+            Some(end) => (std::str::from_utf8(&line[..end]).unwrap_or_default(), line[end..].trim_ascii()),
+            None => (FIRST_KID, line),
+        };
+        if number(kid).is_none() || secrets.iter().any(|known| known.kid == kid) {
+            return Err(SecretFileError::Name(path.into()));
+        }
+        secrets.push(NamedSecret { kid: kid.to_owned(), secret: check(path, secret)? });
+    }
+    match secrets.len() {
+        0 => Err(SecretFileError::TooShort { path: path.into(), bytes: 0 }),
+        count if SIGNING_KEYS_MAX < count => Err(SecretFileError::Full(path.into())),
+        _ => Ok(secrets),
+    }
+}
+
+/// Of a name such as `k2`, in its one spelling.
+fn number(kid: &str) -> Option<u32> {
+    let digits = kid.strip_prefix(KID_PREFIX)?;
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    if is_plain { digits.parse().ok() } else { None }
 }
 
 /// Puts a file of mode 0600 in place: written aside, synced, renamed, its directory synced.
@@ -130,6 +254,9 @@ pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
 }
 
 fn check(path: &Path, bytes: &[u8]) -> Result<Secret, SecretFileError> {
+    if SECRET_BYTES_MAX < bytes.len() {
+        return Err(SecretFileError::TooLong(path.into()));
+    }
     if bytes.len() < SECRET_BYTES_MIN {
         return Err(SecretFileError::TooShort { path: path.into(), bytes: bytes.len() });
     }
@@ -156,7 +283,7 @@ mod tests {
         let path = directory.path().join("jwt-secret");
         std::fs::write(&path, contents).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        load(&path)
+        load(&path).map(|found| found.map(|mut secrets| secrets.remove(0).secret))
     }
 
     #[test]
@@ -166,7 +293,7 @@ mod tests {
         assert!(load(&path).unwrap().is_none());
         std::fs::write(directory.path().join("jwt-secret.new"), "left by a crash").unwrap();
         let made = create(&path).unwrap();
-        assert_eq!(load(&path).unwrap(), Some(made.clone()));
+        assert_eq!(load(&path).unwrap(), Some(vec![made.clone()]));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         assert_ne!(create(&path).unwrap(), made);
@@ -183,11 +310,40 @@ mod tests {
         assert!(matches!(written(&good[1..], 0o600), Err(SecretFileError::TooShort { bytes: 31, .. })));
         assert!(matches!(written("", 0o600), Err(SecretFileError::TooShort { bytes: 0, .. })));
         assert!(matches!(written(&"x1".repeat(2049), 0o600), Err(SecretFileError::TooLong(_))));
-        assert!(matches!(written(&format!("{good} {good}"), 0o600), Err(SecretFileError::NotText(_))));
+        assert!(matches!(written(&format!("k1 {good} {good}"), 0o600), Err(SecretFileError::NotText(_))));
+        for name in ["k", "k0", "k01", "1", "k1x", "K1", "k4294967296"] {
+            assert!(matches!(written(&format!("{name} {good}"), 0o600), Err(SecretFileError::Name(_))), "{name}");
+        }
+        assert!(matches!(written(&format!("{good}\nk1 {good}"), 0o600), Err(SecretFileError::Name(_))));
         for known in ["default-secret-change-in-production", "CHANGE_ME_IN_PRODUCTION_0123456789", &"0".repeat(64)] {
             let refused = written(known, 0o600);
             assert!(matches!(refused, Err(SecretFileError::KnownDefault(_))), "{known}");
         }
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_old_secrets_until_they_are_retired() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("jwt-secret");
+        assert!(matches!(rotate(&path, Old::Verify), Err(SecretFileError::Missing(_))));
+        // As the first version wrote it.
+        let first = "0123456789abcdef0123456789abcdef";
+        write_private(&path, format!("{first}\n").as_bytes()).unwrap();
+        let kids = |secrets: &[NamedSecret]| secrets.iter().map(|named| named.kid.clone()).collect::<Vec<_>>();
+        for number in 2..=SIGNING_KEYS_MAX {
+            let now = rotate(&path, Old::Verify).unwrap();
+            assert_eq!((now.len(), now[0].kid.clone()), (number, format!("k{number}")));
+            assert_eq!(load(&path).unwrap().unwrap(), now);
+            assert_eq!(now.last().unwrap().secret.expose(), first);
+        }
+        let full = load(&path).unwrap().unwrap();
+        assert!(matches!(rotate(&path, Old::Verify), Err(SecretFileError::Full(_))));
+        assert_eq!(load(&path).unwrap().unwrap(), full);
+        assert_eq!(retire(&path).unwrap(), ["k3", "k2", "k1"]);
+        assert_eq!(load(&path).unwrap().unwrap(), full[..1]);
+        // A name is not used again.
+        assert_eq!(kids(&rotate(&path, Old::Retire).unwrap()), ["k5"]);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 use std::fmt;
 
+use crate::auth::delta::SYSTEM_TENANT_ID;
 use crate::auth::secret::sha256;
 
 /// RFC 5321: 64 octets before the `@`, 254 in all, 63 in a label.
@@ -154,6 +155,53 @@ fn address_of(slug: &str) -> Option<String> {
         Some((before, top)) => Some(format!("{local}@{before}.{top}")),
         None => Some(format!("{local}@{domain}")),
     }
+}
+
+/// Why an operator cannot give a tenant this id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChosenIdError {
+    Length,
+    Character,
+    /// It begins like an id that comes from an address, or could be one.
+    Onboards,
+    /// It means something already.
+    Reserved,
+}
+
+impl fmt::Display for ChosenIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChosenIdError::Length => write!(f, "a tenant id has 1 to {TENANT_ID_BYTES_MAX} characters"),
+            ChosenIdError::Character => {
+                write!(f, "a tenant id is lower-case letters and digits, with dashes and underscores between them")
+            }
+            ChosenIdError::Onboards => {
+                write!(f, "ids with {PREFIX} before or {MARK} in them come from e-mail addresses")
+            }
+            ChosenIdError::Reserved => write!(f, "the id is reserved"),
+        }
+    }
+}
+
+impl std::error::Error for ChosenIdError {}
+
+/// Checks the id that an operator gives a tenant. No such id is one that an address onboards, a workspace's number, or
+/// the system's.
+pub fn check_chosen(id: &str) -> Result<(), ChosenIdError> {
+    if id.is_empty() || TENANT_ID_BYTES_MAX < id.len() {
+        return Err(ChosenIdError::Length);
+    }
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_inner = |byte: u8| is_plain(byte) || byte == b'-' || byte == b'_';
+    let ends_plain = id.bytes().next().is_some_and(is_plain) && id.bytes().next_back().is_some_and(is_plain);
+    if !ends_plain || !id.bytes().all(is_inner) {
+        return Err(ChosenIdError::Character);
+    }
+    if id.starts_with(PREFIX) || id.contains(MARK) {
+        return Err(ChosenIdError::Onboards);
+    }
+    let is_workspace = id.strip_prefix("ws-").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    if is_workspace || id == SYSTEM_TENANT_ID { Err(ChosenIdError::Reserved) } else { Ok(()) }
 }
 
 fn check_local(local: &str) -> Result<(), EmailError> {
@@ -442,5 +490,30 @@ mod tests {
             from = until;
         }
         all
+    }
+
+    #[test]
+    fn ids_that_operators_choose_are_nobody_elses() {
+        for good in ["a", "my-company-prod", "a_b", "7", "ws-a", "x".repeat(64).as_str(), "onboard", "on-board-x"] {
+            assert_eq!(check_chosen(good), Ok(()), "{good}");
+        }
+        for (wrong, error) in [
+            ("", ChosenIdError::Length),
+            (&"x".repeat(65), ChosenIdError::Length),
+            ("Acme", ChosenIdError::Character),
+            ("a b", ChosenIdError::Character),
+            ("../etc", ChosenIdError::Character),
+            ("a/b", ChosenIdError::Character),
+            ("\u{430}", ChosenIdError::Character),
+            ("-a", ChosenIdError::Character),
+            ("a-", ChosenIdError::Character),
+            ("_a", ChosenIdError::Character),
+            ("onboard-me-at-x-com", ChosenIdError::Onboards),
+            ("a--b", ChosenIdError::Onboards),
+            ("ws-7", ChosenIdError::Reserved),
+            ("system", ChosenIdError::Reserved),
+        ] {
+            assert_eq!(check_chosen(wrong), Err(error), "{wrong}");
+        }
     }
 }

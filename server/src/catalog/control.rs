@@ -13,18 +13,18 @@ use crate::auth::delta::{Change, CredentialKind, Delta};
 use crate::auth::jwt::{Subject, TokenId, TokenSigner, VerifyingKeys};
 use crate::auth::role::Role;
 use crate::auth::secret::{Digest, Secret};
+use crate::auth::secret_file::NamedSecret;
 use crate::auth::tenant_id::Email;
+use crate::catalog::change_limit::ChangeLimit;
 use crate::catalog::log::{CatalogError, CatalogLog};
+use crate::catalog::name::{Name, NameError};
 use crate::catalog::onboard_limit::OnboardLimit;
-use crate::catalog::records::{Actor, Body, NewKey, Origin, Outcome, Record, TenantCreated, chain_digest};
-use crate::catalog::state::{State, StateError};
+use crate::catalog::records::{Actor, Body, NewKey, Origin, Record, TenantCreated, chain_digest};
+use crate::catalog::state::{ONBOARD_KEY_NAME, State, StateError};
+use crate::catalog::tiers::Tier;
 
 /// What the first seed's page promises a self-service tenant.
-pub const FREE_TIER: &str = "free";
-pub const FREE_EVENTS_QUOTA: u64 = 100_000;
-
-const NAME_CHARS_MAX: usize = 128;
-const FIRST_KEY_NAME: &str = "onboarding";
+const ONBOARD_TIER: Tier = Tier::Free;
 
 #[derive(Debug, Clone, Copy)]
 pub struct ControlSettings {
@@ -37,7 +37,7 @@ pub struct ControlSettings {
 #[derive(Debug, Clone)]
 pub struct Onboard {
     email: Email,
-    name: String,
+    name: Name,
     /// The peer, or what a trusted proxy says it is.
     pub source: IpAddr,
     pub request_id: String,
@@ -45,26 +45,6 @@ pub struct Onboard {
     pub at: Micros,
     pub monotonic_us: u64,
 }
-
-/// A tenant's display name cannot be this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameError {
-    Empty,
-    TooLong,
-    Control,
-}
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NameError::Empty => write!(f, "the name is empty"),
-            NameError::TooLong => write!(f, "the name has more than {NAME_CHARS_MAX} characters"),
-            NameError::Control => write!(f, "the name contains a control character"),
-        }
-    }
-}
-
-impl std::error::Error for NameError {}
 
 impl Onboard {
     /// Without a name, the tenant is called by what stands before the `@`.
@@ -76,17 +56,7 @@ impl Onboard {
         at: Micros,
         monotonic_us: u64,
     ) -> Result<Onboard, NameError> {
-        let name = name.map_or(email.local(), str::trim);
-        if name.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if NAME_CHARS_MAX < name.chars().count() {
-            return Err(NameError::TooLong);
-        }
-        if name.chars().any(char::is_control) {
-            return Err(NameError::Control);
-        }
-        let name = name.to_owned();
+        let name = Name::parse(name.unwrap_or(email.local()))?;
         Ok(Onboard { email, name, source, request_id, at, monotonic_us })
     }
 }
@@ -98,7 +68,7 @@ pub struct Onboarded {
     pub shard: ShardNumber,
     pub api_key: Secret,
     pub tier: &'static str,
-    pub events_quota: u64,
+    pub events_quota: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +136,10 @@ pub struct Control<L> {
     log: L,
     state: State,
     limit: OnboardLimit,
+    pub(super) changes: ChangeLimit,
     tenants_by_shard: Vec<u32>,
+    /// What `signer` and `verifying` were made of.
+    secrets: Vec<NamedSecret>,
     signer: Option<TokenSigner>,
     verifying: Arc<VerifyingKeys>,
     /// What cores have not heard yet.
@@ -200,7 +173,9 @@ impl<L: CatalogLog> Control<L> {
             log,
             state,
             limit: OnboardLimit::new(settings.onboard_per_hour),
+            changes: ChangeLimit::default(),
             tenants_by_shard,
+            secrets: Vec::new(),
             signer: None,
             verifying: Arc::default(),
             pending: Vec::new(),
@@ -211,6 +186,10 @@ impl<L: CatalogLog> Control<L> {
 
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    pub(super) fn log(&mut self) -> &mut L {
+        &mut self.log
     }
 
     /// Everything that cores must know as of now: what `Credentials::new` begins with.
@@ -245,16 +224,16 @@ impl<L: CatalogLog> Control<L> {
         let number = self.state.next_tenant();
         let token_id = TokenId::random();
         let key = self
-            .new_key(number, CredentialKind::Jwt, Role::Developer, FIRST_KEY_NAME, token_id.proof())
+            .new_key(number, CredentialKind::Jwt, Role::Developer, ONBOARD_KEY_NAME, token_id.proof())
             .map_err(|_| OnboardError::Full)?;
         let shard = self.least_loaded_shard();
         let body = TenantCreated {
             number,
             id: id.clone(),
-            name: request.name.clone(),
+            name: request.name.as_str().to_owned(),
             email: Some(request.email.as_str().to_owned()),
-            tier: FREE_TIER.to_owned(),
-            events_quota: Some(FREE_EVENTS_QUOTA),
+            tier: ONBOARD_TIER.name().to_owned(),
+            events_quota: ONBOARD_TIER.quotas().events_per_month,
             shard,
             key: Some(key.clone()),
         };
@@ -268,25 +247,30 @@ impl<L: CatalogLog> Control<L> {
             ChangeError::State(_) | ChangeError::Log(CatalogError::Full) => OnboardError::Full,
             ChangeError::Log(_) | ChangeError::Latched => OnboardError::OutcomeUnknown,
         })?;
-        let subject = Subject {
-            name: &format!("key:{}", key.key),
-            tenant_id: &id,
-            role: key.role,
-            slot: key.slot,
-            generation: key.generation,
-            issued_at: request.at,
-            expires_at: None,
-        };
-        let signer = self.signer.as_ref().expect("a catalog serves requests after set_up only");
-        let api_key = Secret::new(signer.mint(&subject, &token_id));
+        let api_key = self.token(&key, &id, &token_id, request.at);
         Ok(Onboarded {
             tenant: Tenant(number),
             tenant_id: id,
             shard: ShardNumber(shard),
             api_key,
-            tier: FREE_TIER,
-            events_quota: FREE_EVENTS_QUOTA,
+            tier: ONBOARD_TIER.name(),
+            events_quota: ONBOARD_TIER.quotas().events_per_month,
         })
+    }
+
+    /// The text of a key that is about to be shown, once.
+    pub(super) fn token(&self, key: &NewKey, tenant_id: &str, token_id: &TokenId, at: Micros) -> Secret {
+        let subject = Subject {
+            name: &format!("key:{}", key.key),
+            tenant_id,
+            role: key.role,
+            slot: key.slot,
+            generation: key.generation,
+            issued_at: at,
+            expires_at: key.expires_at.map(Micros),
+        };
+        let signer = self.signer.as_ref().expect("a catalog serves requests after set_up only");
+        Secret::new(signer.mint(&subject, token_id))
     }
 
     /// The record's fields of a key that is about to be made.
@@ -311,7 +295,7 @@ impl<L: CatalogLog> Control<L> {
         self.state.check(&body).map_err(ChangeError::State)?;
         // A clock that was set back does not put a record before its predecessor.
         let at = at.max(self.state.last_at());
-        let record = Record { at, origin, outcome: Outcome::Ok, prev: self.state.head(), body };
+        let record = Record { at, origin, outcome: body.outcome(), prev: self.state.head(), body };
         let bytes = record.encode();
         if let Err(error) = self.log.append(&bytes, &record.body.entity(), record.body.kind()) {
             self.latched = error != CatalogError::Full;
@@ -325,10 +309,17 @@ impl<L: CatalogLog> Control<L> {
         Ok(())
     }
 
-    pub(super) fn sign_with(&mut self, kid: &str, secret: &Secret) {
-        let bytes = secret.expose().as_bytes();
+    /// The first signs, and all verify.
+    pub(super) fn sign_with(&mut self, secrets: &[NamedSecret]) {
+        // Every core forgets what it has verified when it hears of new ones.
+        if self.secrets == secrets {
+            return;
+        }
+        self.secrets = secrets.to_vec();
+        let pairs = || secrets.iter().map(|named| (named.kid.as_str(), named.secret.expose().as_bytes()));
+        let (kid, bytes) = pairs().next().expect("there is a secret to sign with");
         self.signer = Some(TokenSigner::new(kid, bytes));
-        self.verifying = Arc::new(VerifyingKeys::new([(kid, bytes)]));
+        self.verifying = Arc::new(VerifyingKeys::new(pairs()));
         self.pending.push(Change::SigningKeys(Arc::clone(&self.verifying)));
     }
 

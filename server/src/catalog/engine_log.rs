@@ -18,7 +18,7 @@ use ringlog_engine::engine::{Engine, EngineError, EngineOptions};
 use ringlog_engine::event::EventInput;
 use ringlog_engine::ids::{Position, Tenant};
 use ringlog_engine::io::{IoMode, SyncMode};
-use ringlog_engine::query::QuerySpec;
+use ringlog_engine::query::{Order, QuerySpec};
 use ringlog_engine::shard::recover::{Damage, RecoveryReport};
 use ringlog_engine::shard::{AppendError, Durability};
 
@@ -74,9 +74,13 @@ impl std::fmt::Display for EngineLogError {
 
 impl std::error::Error for EngineLogError {}
 
+/// Records with their numbers.
+type Numbered = Vec<(u64, Vec<u8>)>;
+
 enum Request {
     Append { record: Vec<u8>, entity: String, kind: String, reply: SyncSender<Result<(), CatalogError>> },
     Replay { records: SyncSender<Replayed> },
+    ReadBefore { before: u64, count: usize, reply: SyncSender<Result<Numbered, CatalogError>> },
 }
 
 enum Replayed {
@@ -168,6 +172,15 @@ impl CatalogLog for EngineLog {
             }
         }
     }
+
+    fn read_before(&mut self, before: u64, count: usize, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), CatalogError> {
+        let ended = || CatalogError::Damaged("its thread has ended".to_owned());
+        let (reply, answer) = sync_channel(1);
+        self.requests.send(Request::ReadBefore { before, count, reply }).map_err(|_| ended())?;
+        let records = answer.recv().unwrap_or_else(|_| Err(ended()))?;
+        records.iter().for_each(|(number, record)| each(*number, record));
+        Ok(())
+    }
 }
 
 /// Invariant: every position below `next` has been replayed or appended; before a replay that is none.
@@ -200,6 +213,9 @@ impl Work {
                     let result = self.replay(&records);
                     let _ = records.send(Replayed::End(result));
                 }
+                Request::ReadBefore { before, count, reply } => {
+                    let _ = reply.send(self.read_before(before, count));
+                }
             }
         }
         self.engine.close();
@@ -218,6 +234,17 @@ impl Work {
             Err((_, AppendError::StorageFull)) => Err(CatalogError::Full),
             Err((_, error)) => Err(CatalogError::OutcomeUnknown(format!("{error:?}"))),
         }
+    }
+
+    fn read_before(&mut self, before: u64, count: usize) -> Result<Numbered, CatalogError> {
+        let mut spec = QuerySpec::all(CATALOG, count);
+        spec.order = Order::Descending;
+        spec.after = Some(Position(before));
+        let mut records = Vec::new();
+        self.engine
+            .query(spec, |row| records.push((row.position.0, row.record.payload.to_vec())))
+            .map_err(|error| CatalogError::Damaged(error.to_string()))?;
+        Ok(records)
     }
 
     fn replay(&mut self, records: &SyncSender<Replayed>) -> Result<(), CatalogError> {
@@ -309,6 +336,30 @@ mod tests {
         });
         assert_eq!((refused, seen), (Err(CatalogError::Damaged("as told".to_owned())), 1));
         log.append(&record(0), "tenant:1", "tenant_created").unwrap();
+        drop(log);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn records_are_read_backwards_from_any_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, thread, _) = opened(directory.path());
+        for number in 1..=20 {
+            log.append(&record(number), "tenant:1", "tenant_created").unwrap();
+        }
+        let mut read = |before: u64, count: usize| {
+            let mut numbers = Vec::new();
+            log.read_before(before, count, &mut |number, bytes| {
+                assert_eq!(bytes, record(number as usize));
+                numbers.push(number);
+            })
+            .unwrap();
+            numbers
+        };
+        assert_eq!(read(21, 3), [20, 19, 18]);
+        assert_eq!(read(u64::MAX, 1), [20]);
+        assert_eq!(read(3, 10), [2, 1]);
+        assert!(read(1, 10).is_empty());
         drop(log);
         thread.join().unwrap();
     }

@@ -32,6 +32,10 @@ pub trait CatalogLog: Send {
 
     /// Hands every record to `each`, oldest first, and stops at the first error.
     fn replay(&mut self, each: &mut dyn FnMut(&[u8]) -> Result<(), CatalogError>) -> Result<(), CatalogError>;
+
+    /// Hands at most `count` records before the one numbered `before` to `each`, newest first, with their numbers.
+    /// Records count from 1. Asked after a replay.
+    fn read_before(&mut self, before: u64, count: usize, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), CatalogError>;
 }
 
 /// A log that lasts as long as it is kept: for simulations and for servers that keep nothing.
@@ -48,5 +52,12 @@ impl CatalogLog for MemoryLog {
 
     fn replay(&mut self, each: &mut dyn FnMut(&[u8]) -> Result<(), CatalogError>) -> Result<(), CatalogError> {
         self.records.iter().try_for_each(|record| each(record))
+    }
+
+    fn read_before(&mut self, before: u64, count: usize, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), CatalogError> {
+        let numbered = (1..).zip(&self.records).take_while(|(number, _)| *number < before);
+        let numbered: Vec<_> = numbered.collect();
+        numbered.into_iter().rev().take(count).for_each(|(number, record)| each(number, record));
+        Ok(())
     }
 }

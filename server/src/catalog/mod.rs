@@ -5,12 +5,23 @@
 //! core ─► thread ─► control ─► records ─► log (durable) ─► state ─► delta ─► every core ─► acknowledged ─► answer
 //! ```
 
+mod agent_keys;
+pub mod audit;
+pub mod body;
+mod change_limit;
+pub mod command;
 pub mod control;
 pub mod engine_log;
 pub mod keys_file;
+pub mod keys_file_edit;
+pub mod keys_file_watch;
 pub mod log;
+pub mod name;
+pub mod notes;
 mod onboard_limit;
 pub mod records;
 pub mod set_up;
 pub mod state;
+mod tenants;
 pub mod thread;
+pub mod tiers;

@@ -14,9 +14,11 @@ use ringlog_engine::ids::Micros;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::auth::delta::CredentialKind;
-use crate::auth::role::Role;
 use crate::auth::secret::{Digest, from_hex, hex, sha256};
+pub use crate::catalog::body::{
+    Body, KeyRevoked, KeyRotated, NewKey, Noted, SigningSecretCreated, SigningSecretRetired, TenantChanged,
+    TenantCreated, TenantDeleted, TenantQuotasSet, TenantStateSet,
+};
 
 const VERSION: u16 = 1;
 
@@ -55,73 +57,24 @@ pub enum Actor {
     Key(u64),
 }
 
-/// Only what happened is recorded. A record of a refusal gets its own word here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Ok,
+    /// Someone may not, and was told so.
+    Denied,
+    /// Someone could not.
+    Failed,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
-    SigningSecretCreated(SigningSecretCreated),
-    TenantCreated(TenantCreated),
-    KeyMinted(NewKey),
-    KeyRevoked(KeyRevoked),
-    /// Replaces the bootstrap key that was there before.
-    BootstrapKeySet(NewKey),
-    /// A record of a later version, which says of itself that it may be passed over.
-    Skipped {
-        kind: String,
-    },
-}
-
-/// The name of a signing secret. The secret itself never comes here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SigningSecretCreated {
-    pub kid: String,
-}
-
-/// A tenant and its first key are one record: a crash cannot leave a tenant that nobody has a key for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TenantCreated {
-    pub number: u32,
-    pub id: String,
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub email: Option<String>,
-    pub tier: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub events_quota: Option<u64>,
-    pub shard: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<NewKey>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewKey {
-    /// Of this key, from 1, never reused.
-    pub key: u64,
-    pub slot: u32,
-    pub generation: u32,
-    pub tenant: u32,
-    pub kind: CredentialKind,
-    pub role: Role,
-    pub name: String,
-    #[serde(with = "hex_digest")]
-    pub proof: Digest,
-    /// Microseconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<i64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyRevoked {
-    pub key: u64,
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Denied => "denied",
+            Outcome::Failed => "failed",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,13 +126,7 @@ struct Envelope<'a> {
 
 impl Record {
     pub fn encode(&self) -> Vec<u8> {
-        let json = match &self.body {
-            Body::SigningSecretCreated(body) => serde_json::value::to_raw_value(body),
-            Body::TenantCreated(body) => serde_json::value::to_raw_value(body),
-            Body::KeyMinted(body) | Body::BootstrapKeySet(body) => serde_json::value::to_raw_value(body),
-            Body::KeyRevoked(body) => serde_json::value::to_raw_value(body),
-            Body::Skipped { kind } => unreachable!("a {kind} record is read, never written"),
-        };
+        let json = self.body.to_json();
         let envelope = Envelope {
             v: VERSION,
             kind: self.body.kind().to_owned(),
@@ -188,11 +135,22 @@ impl Record {
             source: self.origin.source,
             request_id: self.origin.request_id.clone(),
             outcome: self.outcome,
-            skippable: false,
+            skippable: self.body.is_skippable(),
             prev: self.prev,
-            body: &json.expect("numbers and strings have a JSON form"),
+            body: &json,
         };
         serde_json::to_vec(&envelope).expect("numbers and strings have a JSON form")
+    }
+
+    /// The digest that a record of any version names as its previous one.
+    pub fn read_prev(bytes: &[u8]) -> Result<Digest, RecordError> {
+        #[derive(Deserialize)]
+        struct Link {
+            #[serde(with = "hex_digest")]
+            prev: Digest,
+        }
+        let link: Link = serde_json::from_slice(bytes).map_err(|error| RecordError::Malformed(error.to_string()))?;
+        Ok(link.prev)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
@@ -207,16 +165,7 @@ impl Record {
             return Err(RecordError::Version(version.v));
         }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(malformed)?;
-        let json = envelope.body.get();
-        let body = match envelope.kind.as_str() {
-            "signing_secret_created" => Body::SigningSecretCreated(serde_json::from_str(json).map_err(malformed)?),
-            "tenant_created" => Body::TenantCreated(serde_json::from_str(json).map_err(malformed)?),
-            "key_minted" => Body::KeyMinted(serde_json::from_str(json).map_err(malformed)?),
-            "key_revoked" => Body::KeyRevoked(serde_json::from_str(json).map_err(malformed)?),
-            "bootstrap_key_set" => Body::BootstrapKeySet(serde_json::from_str(json).map_err(malformed)?),
-            _ if envelope.skippable => Body::Skipped { kind: envelope.kind },
-            _ => return Err(RecordError::UnknownKind(envelope.kind)),
-        };
+        let body = Body::from_json(envelope.kind, envelope.body.get(), envelope.skippable)?;
         let actor = Actor::parse(&envelope.actor)
             .ok_or_else(|| RecordError::Malformed(format!("actor {:?}", envelope.actor)))?;
         Ok(Record {
@@ -226,30 +175,6 @@ impl Record {
             prev: envelope.prev,
             body,
         })
-    }
-}
-
-impl Body {
-    pub fn kind(&self) -> &str {
-        match self {
-            Body::SigningSecretCreated(_) => "signing_secret_created",
-            Body::TenantCreated(_) => "tenant_created",
-            Body::KeyMinted(_) => "key_minted",
-            Body::KeyRevoked(_) => "key_revoked",
-            Body::BootstrapKeySet(_) => "bootstrap_key_set",
-            Body::Skipped { kind } => kind,
-        }
-    }
-
-    /// What the record is about, as an entity of the log.
-    pub fn entity(&self) -> String {
-        match self {
-            Body::SigningSecretCreated(body) => format!("signing-secret:{}", body.kid),
-            Body::TenantCreated(body) => format!("tenant:{}", body.number),
-            Body::KeyMinted(body) | Body::BootstrapKeySet(body) => format!("key:{}", body.key),
-            Body::KeyRevoked(body) => format!("key:{}", body.key),
-            Body::Skipped { kind } => kind.clone(),
-        }
     }
 }
 
@@ -269,7 +194,7 @@ impl fmt::Display for Actor {
 }
 
 impl Actor {
-    fn parse(text: &str) -> Option<Actor> {
+    pub fn parse(text: &str) -> Option<Actor> {
         match text {
             "server" => Some(Actor::Server),
             "anonymous" => Some(Actor::Anonymous),
@@ -278,7 +203,7 @@ impl Actor {
     }
 }
 
-mod hex_digest {
+pub(super) mod hex_digest {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use super::{Digest, from_hex, hex};
@@ -296,6 +221,9 @@ mod hex_digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::delta::{CredentialKind, TenantState};
+    use crate::auth::role::Role;
+    use crate::catalog::tiers::{Ceiling, Overrides, Tier};
 
     fn record(body: Body) -> Record {
         Record {
@@ -305,7 +233,7 @@ mod tests {
                 source: Some("2001:db8::1".parse().unwrap()),
                 request_id: Some("r-1".into()),
             },
-            outcome: Outcome::Ok,
+            outcome: body.outcome(),
             prev: [0xab; 32],
             body,
         }
@@ -337,6 +265,14 @@ mod tests {
             shard: 1,
             key: Some(new_key()),
         };
+        let overrides = Overrides { stored_bytes: Some(Ceiling::At(5)), ..Overrides::default() };
+        let noted = Noted {
+            tenant: Some(9),
+            route: Some("GET /api/v1/tenants".into()),
+            permission: Some("admin".into()),
+            count: 3,
+            missed: 2,
+        };
         let bare = TenantCreated { email: None, events_quota: None, key: None, number: 1, ..tenant.clone() };
         for body in [
             Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() }),
@@ -345,6 +281,17 @@ mod tests {
             Body::KeyMinted(new_key()),
             Body::KeyRevoked(KeyRevoked { key: 7 }),
             Body::BootstrapKeySet(NewKey { expires_at: None, ..new_key() }),
+            Body::SigningSecretRetired(SigningSecretRetired { kid: "k1".into() }),
+            Body::TenantChanged(TenantChanged { tenant: 9, name: Some("New".into()), tier: Some(Tier::Scale) }),
+            Body::TenantChanged(TenantChanged { tenant: 9, name: None, tier: None }),
+            Body::TenantStateSet(TenantStateSet { tenant: 9, state: TenantState::Suspended }),
+            Body::TenantQuotasSet(TenantQuotasSet { tenant: 9, overrides }),
+            Body::TenantDeleted(TenantDeleted { tenant: 9 }),
+            Body::KeyRotated(KeyRotated { old: 7, old_expires_at: None, new: new_key() }),
+            Body::KeyRotated(KeyRotated { old: 7, old_expires_at: Some(3), new: new_key() }),
+            Body::PermissionDenied(noted.clone()),
+            Body::AuthenticationFailed(Noted { tenant: None, permission: None, missed: 0, ..noted.clone() }),
+            Body::AdminRightUsed(noted),
         ] {
             let record = record(body);
             assert_eq!(Record::decode(&record.encode()), Ok(record));
@@ -363,6 +310,74 @@ mod tests {
         );
         let record = record(Body::KeyRevoked(KeyRevoked { key: 7 }));
         assert_eq!(String::from_utf8(record.encode()).unwrap(), expected);
+    }
+
+    /// The same for every kind: its name, its members, and whether an older version may pass over it.
+    #[test]
+    fn the_bodies_of_all_kinds_are_pinned() {
+        let key = r#"{"key":7,"slot":4,"generation":2,"tenant":9,"kind":"jwt","role":"developer","name":"k","proof":"#;
+        let proof = "01".repeat(32);
+        let plain = NewKey { name: "k".into(), expires_at: None, ..new_key() };
+        let noted = Noted { tenant: None, route: None, permission: None, count: 3, missed: 0 };
+        let overrides = Overrides { events_per_month: Some(Ceiling::At(5)), ..Overrides::default() };
+        let tenant = TenantCreated {
+            number: 9,
+            id: "acme".into(),
+            name: "Acme".into(),
+            email: None,
+            tier: "free".into(),
+            events_quota: Some(100_000),
+            shard: 1,
+            key: None,
+        };
+        for (body, kind, expected) in [
+            (
+                Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() }),
+                "signing_secret_created",
+                r#"{"kid":"k1"}"#.into(),
+            ),
+            (
+                Body::SigningSecretRetired(SigningSecretRetired { kid: "k1".into() }),
+                "signing_secret_retired",
+                r#"{"kid":"k1"}"#.into(),
+            ),
+            (
+                Body::TenantCreated(tenant),
+                "tenant_created",
+                r#"{"number":9,"id":"acme","name":"Acme","tier":"free","events_quota":100000,"shard":1}"#.to_owned(),
+            ),
+            (
+                Body::TenantChanged(TenantChanged { tenant: 9, name: Some("n".into()), tier: Some(Tier::Scale) }),
+                "tenant_changed",
+                r#"{"tenant":9,"name":"n","tier":"scale"}"#.into(),
+            ),
+            (
+                Body::TenantStateSet(TenantStateSet { tenant: 9, state: TenantState::Suspended }),
+                "tenant_state_set",
+                r#"{"tenant":9,"state":"suspended"}"#.into(),
+            ),
+            (
+                Body::TenantQuotasSet(TenantQuotasSet { tenant: 9, overrides }),
+                "tenant_quotas_set",
+                r#"{"tenant":9,"overrides":{"events_per_month":5}}"#.into(),
+            ),
+            (Body::TenantDeleted(TenantDeleted { tenant: 9 }), "tenant_deleted", r#"{"tenant":9}"#.into()),
+            (Body::KeyMinted(plain.clone()), "key_minted", format!("{key}\"{proof}\"}}")),
+            (Body::BootstrapKeySet(plain.clone()), "bootstrap_key_set", format!("{key}\"{proof}\"}}")),
+            (
+                Body::KeyRotated(KeyRotated { old: 3, old_expires_at: Some(5), new: plain }),
+                "key_rotated",
+                format!(r#"{{"old":3,"old_expires_at":5,"new":{key}"{proof}"}}}}"#),
+            ),
+            (Body::PermissionDenied(noted.clone()), "permission_denied", r#"{"count":3}"#.into()),
+            (Body::AuthenticationFailed(noted.clone()), "authentication_failed", r#"{"count":3}"#.into()),
+            (Body::AdminRightUsed(noted), "admin_right_used", r#"{"count":3}"#.into()),
+        ] {
+            let text = String::from_utf8(record(body.clone()).encode()).unwrap();
+            assert!(text.contains(&format!("\"type\":\"{kind}\"")), "{text}");
+            assert!(text.ends_with(&format!("\"body\":{expected}}}")), "{text}");
+            assert_eq!(text.contains("\"skippable\":true"), body.is_skippable(), "{text}");
+        }
     }
 
     #[test]

@@ -7,19 +7,18 @@ use std::path::{Path, PathBuf};
 
 use ringlog_engine::ids::{Micros, Tenant};
 
-use crate::auth::delta::{CredentialKind, CredentialState, SYSTEM_TENANT};
+use crate::auth::delta::{CredentialKind, CredentialState, SYSTEM_TENANT, TenantState};
 use crate::auth::role::Role;
 use crate::auth::secret::Secret;
 use crate::auth::secret_file::{self, SecretFileError};
 use crate::catalog::control::{ChangeError, Control};
 use crate::catalog::keys_file::{self, FileKey, KeysFileError};
 use crate::catalog::log::CatalogLog;
-use crate::catalog::records::{Body, KeyRevoked, Origin, SigningSecretCreated, TenantCreated};
+use crate::catalog::records::{Body, KeyRevoked, Origin, SigningSecretCreated, SigningSecretRetired, TenantCreated};
+use crate::catalog::tiers::Tier;
 
-const FIRST_KID: &str = "k1";
 const DEFAULT_TENANT: Tenant = Tenant(1);
 const DEFAULT_TENANT_ID: &str = "default";
-const OPERATOR_TIER: &str = "unlimited";
 const BOOTSTRAP_NAME: &str = "bootstrap";
 const KEYS_FILE_HEAD: &str =
     "# Streaming keys, one a line: HEX:WORKSPACE[:NAME]. Whoever reads this file can write events.\n";
@@ -57,6 +56,8 @@ pub enum SetUpError {
         workspace: u32,
     },
     WeakBootstrapKey,
+    /// The file that is to hold the bootstrap key is not there.
+    BootstrapFileMissing(PathBuf),
     Change(ChangeError),
 }
 
@@ -74,6 +75,9 @@ impl fmt::Display for SetUpError {
                 write!(f, "{}: there is no workspace {workspace}", path.display())
             }
             SetUpError::WeakBootstrapKey => write!(f, "a bootstrap key has 16 to 256 visible ASCII characters"),
+            SetUpError::BootstrapFileMissing(path) => {
+                write!(f, "{}: the file of the bootstrap key is not there", path.display())
+            }
             SetUpError::Change(error) => error.fmt(f),
         }
     }
@@ -119,7 +123,11 @@ impl<L: CatalogLog> Control<L> {
         if let Some(key) = keys.iter().find(|key| self.state().tenant(key.tenant).is_none()) {
             return Err(SetUpError::UnknownWorkspace { path: path.into(), workspace: key.tenant.0 });
         }
-        let in_file: std::collections::HashMap<_, _> = keys.iter().map(|key| (key.secret.digest(), key)).collect();
+        // The file may still name a workspace that is deleted. Its keys open nothing, and stop nobody.
+        let is_there =
+            |key: &&FileKey| self.state().tenant(key.tenant).is_some_and(|entry| entry.state != TenantState::Deleting);
+        let keys: Vec<&FileKey> = keys.iter().filter(is_there).collect();
+        let in_file: std::collections::HashMap<_, _> = keys.iter().map(|key| (key.secret.digest(), *key)).collect();
         let live: std::collections::HashMap<_, _> =
             self.streaming_keys().map(|(number, tenant, proof)| (proof, (number, tenant))).collect();
         let mut changed = KeysChanged::default();
@@ -146,27 +154,34 @@ impl<L: CatalogLog> Control<L> {
         Ok(changed)
     }
 
-    fn set_up_signing(&mut self, path: &Path, at: Micros) -> Result<bool, SetUpError> {
-        let known = self.state().kids().last().cloned();
-        let (secret, is_new) = match secret_file::load(path).map_err(SetUpError::Secret)? {
-            Some(secret) => (secret, false),
+    /// Brings the catalog's signing secrets to what the file holds. Tokens under one that has gone from it end.
+    pub fn set_up_signing(&mut self, path: &Path, at: Micros) -> Result<bool, SetUpError> {
+        let (secrets, is_new) = match secret_file::load(path).map_err(SetUpError::Secret)? {
+            Some(secrets) => (secrets, false),
             // Making another would silently end every key that was signed with the first.
-            None if known.is_some() => return Err(SetUpError::Secret(SecretFileError::Missing(path.into()))),
-            None => (secret_file::create(path).map_err(SetUpError::Secret)?, true),
-        };
-        let kid = match known {
-            Some(kid) => kid,
-            None => {
-                let body = SigningSecretCreated { kid: FIRST_KID.to_owned() };
-                self.commit(Body::SigningSecretCreated(body), Origin::server(), at)?;
-                FIRST_KID.to_owned()
+            None if !self.state().kids().is_empty() => {
+                return Err(SetUpError::Secret(SecretFileError::Missing(path.into())));
             }
+            None => (vec![secret_file::create(path).map_err(SetUpError::Secret)?], true),
         };
-        self.sign_with(&kid, &secret);
+        let is_there = |kid: &str| secrets.iter().any(|named| named.kid == kid);
+        let gone: Vec<String> = self.state().kids().iter().filter(|kid| !is_there(kid)).cloned().collect();
+        for kid in gone {
+            self.commit(Body::SigningSecretRetired(SigningSecretRetired { kid }), Origin::server(), at)?;
+        }
+        // The oldest first, as they came.
+        for named in secrets.iter().rev() {
+            if !self.state().kids().contains(&named.kid) {
+                let body = SigningSecretCreated { kid: named.kid.clone() };
+                self.commit(Body::SigningSecretCreated(body), Origin::server(), at)?;
+            }
+        }
+        self.sign_with(&secrets);
         Ok(is_new)
     }
 
-    fn set_up_bootstrap(&mut self, configured: Option<&Secret>, at: Micros) -> Result<Option<Secret>, SetUpError> {
+    /// Another key than the one that is there replaces it.
+    pub fn set_up_bootstrap(&mut self, configured: Option<&Secret>, at: Micros) -> Result<Option<Secret>, SetUpError> {
         if configured.is_some_and(|key| !key.is_acceptable_bootstrap_key()) {
             return Err(SetUpError::WeakBootstrapKey);
         }
@@ -192,7 +207,7 @@ impl<L: CatalogLog> Control<L> {
             id: DEFAULT_TENANT_ID.to_owned(),
             name: DEFAULT_TENANT_ID.to_owned(),
             email: None,
-            tier: OPERATOR_TIER.to_owned(),
+            tier: Tier::Unlimited.name().to_owned(),
             events_quota: None,
             shard: self.least_loaded_shard(),
             key: None,
@@ -327,6 +342,40 @@ mod tests {
         std::fs::write(place.keys_file(), "").unwrap();
         let (_, mut credentials) = place.start(None).unwrap();
         assert!(!opens(&mut credentials, &second));
+    }
+
+    #[test]
+    fn a_rotated_signing_secret_lets_old_keys_live_until_it_is_retired() {
+        let mut place = Place::new();
+        place.start(None).unwrap();
+        let path = place.directory.path().join("jwt-secret");
+        let mint = |place: &Place| {
+            let settings = ControlSettings { shard_count: 2, onboard_per_hour: 0 };
+            let mut control = Control::open(place.log.clone(), settings).unwrap();
+            control.set_up_signing(&path, Micros(1)).unwrap();
+            let email = crate::auth::tenant_id::Email::parse(&format!("a{}@x.com", place.log.records.len())).unwrap();
+            let onboard =
+                crate::catalog::control::Onboard::new(email, None, "::1".parse().unwrap(), "r".into(), Micros(1), 1);
+            let key = control.onboard(&onboard.unwrap()).unwrap().api_key;
+            (key.expose().to_owned(), control.into_log())
+        };
+        let (old, log) = mint(&place);
+        place.log = log;
+        secret_file::rotate(&path, secret_file::Old::Verify).unwrap();
+        let (new, log) = mint(&place);
+        place.log = log;
+        assert_ne!(old.split('.').next(), new.split('.').next(), "each names the secret that signed it");
+        let (_, mut credentials) = place.start(None).unwrap();
+        assert!(opens(&mut credentials, &old) && opens(&mut credentials, &new));
+        secret_file::retire(&path).unwrap();
+        for _ in 0..2 {
+            let (_, mut credentials) = place.start(None).unwrap();
+            assert!(!opens(&mut credentials, &old) && opens(&mut credentials, &new));
+        }
+        let log = String::from_utf8(place.log.records.concat()).unwrap();
+        assert!(log.contains("signing_secret_retired"));
+        let secret = std::fs::read_to_string(&path).unwrap();
+        assert!(!log.contains(secret.split_whitespace().last().unwrap()));
     }
 
     #[test]

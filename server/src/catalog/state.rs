@@ -4,37 +4,67 @@
 //! Invariant: tenant numbers and key numbers rise by one and are never reused; a slot's generation rises by one with
 //! each key in it; every id, address and key belongs to one tenant.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::ops::Bound;
 
 use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
 
 use crate::auth::credentials::{CREDENTIALS_MAX, TENANTS_MAX};
 use crate::auth::delta::{
-    Change, CredentialKind, CredentialRow, CredentialState, SYSTEM_TENANT, SYSTEM_TENANT_ID, TenantRow, TenantState,
+    Change, CredentialKind, CredentialRow, CredentialState, Quotas, SYSTEM_TENANT, SYSTEM_TENANT_ID, TenantRow,
+    TenantState,
 };
 use crate::auth::jwt::SIGNING_KEYS_MAX;
 use crate::auth::secret::Digest;
-use crate::catalog::records::{Body, CHAIN_START, NewKey, Record, TenantCreated};
+use crate::catalog::records::{Body, CHAIN_START, KeyRotated, NewKey, Record, TenantChanged, TenantCreated};
+use crate::catalog::tiers::{Overrides, Tier};
+
+/// The name of the key that comes with a tenant that onboards.
+pub const ONBOARD_KEY_NAME: &str = "onboard";
+/// The same, as the first data directories have it.
+const ONBOARD_KEY_NAME_AT_FIRST: &str = "onboarding";
 
 #[derive(Debug, Clone)]
 pub struct TenantEntry {
     pub created_at: Micros,
+    pub updated_at: Micros,
     pub state: TenantState,
+    pub tier: Tier,
+    pub overrides: Overrides,
+    /// With the name that it has.
     pub made: TenantCreated,
+}
+
+impl TenantEntry {
+    pub fn quotas(&self) -> Quotas {
+        self.overrides.over(self.tier)
+    }
 }
 
 #[derive(Debug, Clone)]
 pub struct KeyEntry {
     pub created_at: Micros,
     pub state: CredentialState,
+    /// The key that took its place, while it lives on beside that one.
+    pub replaced_by: Option<u64>,
+    /// With the expiry that it has.
     pub made: NewKey,
 }
 
-#[derive(Debug, Clone, Default)]
+impl KeyEntry {
+    /// Whether the key still opens something at `now`, as far as the key itself goes.
+    pub fn is_live(&self, now: Micros) -> bool {
+        self.state == CredentialState::Active && self.made.expires_at.is_none_or(|at| now.0 < at)
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Slot {
     generation: u32,
-    key: Option<u64>,
+    /// Of this generation.
+    key: u64,
+    is_free: bool,
 }
 
 /// Why a record cannot follow what is there.
@@ -46,10 +76,13 @@ pub enum StateError {
     TenantIdTaken,
     EmailTaken,
     NoSuchTenant,
+    TenantDeleted,
     TenantsFull,
+    Tier,
     KeyNumber,
     KeyTenant,
     KeyKind,
+    KeyRole,
     Slot,
     KeysFull,
     ProofTaken,
@@ -57,6 +90,7 @@ pub enum StateError {
     AlreadyRevoked,
     SigningSecretTaken,
     SigningSecretsFull,
+    NoSuchSigningSecret,
 }
 
 impl fmt::Display for StateError {
@@ -67,10 +101,13 @@ impl fmt::Display for StateError {
             StateError::TenantIdTaken => "its tenant id belongs to another tenant",
             StateError::EmailTaken => "its e-mail address belongs to another tenant",
             StateError::NoSuchTenant => "its tenant does not exist",
+            StateError::TenantDeleted => "its tenant is deleted",
+            StateError::Tier => "its tier does not exist",
             StateError::TenantsFull => "there are as many tenants as there can be",
             StateError::KeyNumber => "it skips or reuses a key's number",
             StateError::KeyTenant => "its key is for another tenant",
             StateError::KeyKind => "its key is of another kind",
+            StateError::KeyRole => "its key has another role than the one that it replaces",
             StateError::Slot => "its slot is not the next one",
             StateError::KeysFull => "there are as many live keys as there can be",
             StateError::ProofTaken => "the same key exists already",
@@ -78,6 +115,7 @@ impl fmt::Display for StateError {
             StateError::AlreadyRevoked => "its key is revoked already",
             StateError::SigningSecretTaken => "its signing secret exists already",
             StateError::SigningSecretsFull => "there are as many signing secrets as there can be",
+            StateError::NoSuchSigningSecret => "its signing secret is not in use",
         })
     }
 }
@@ -94,6 +132,8 @@ pub struct State {
     tenants_by_id: HashMap<String, u32>,
     tenants_by_email: HashMap<String, u32>,
     keys: BTreeMap<u64, KeyEntry>,
+    /// Keys that are not revoked, by tenant and kind.
+    keys_by_tenant: BTreeSet<(u32, CredentialKind, u64)>,
     /// Live keys that are found by their digest, by its first eight bytes: what the cores index them by.
     keys_by_digest: HashMap<u64, u64>,
     slots: Vec<Slot>,
@@ -113,6 +153,7 @@ impl Default for State {
             tenants_by_id: HashMap::new(),
             tenants_by_email: HashMap::new(),
             keys: BTreeMap::new(),
+            keys_by_tenant: BTreeSet::new(),
             keys_by_digest: HashMap::new(),
             slots: Vec::new(),
             free_slots: VecDeque::new(),
@@ -137,15 +178,29 @@ impl State {
                 self.kids.push(body.kid.clone());
                 Vec::new()
             }
+            Body::SigningSecretRetired(body) => {
+                self.kids.retain(|kid| *kid != body.kid);
+                Vec::new()
+            }
             Body::TenantCreated(body) => self.put_tenant(body, record.at),
+            Body::TenantChanged(body) => self.change_tenant(body.tenant, record.at, |entry| put_changed(entry, body)),
+            Body::TenantStateSet(body) => self.change_tenant(body.tenant, record.at, |entry| entry.state = body.state),
+            Body::TenantQuotasSet(body) => {
+                self.change_tenant(body.tenant, record.at, |entry| entry.overrides = body.overrides)
+            }
+            Body::TenantDeleted(body) => self.delete_tenant(body.tenant, record.at),
             Body::KeyMinted(key) => vec![self.put_key(key, record.at)],
+            Body::KeyRotated(body) => self.rotate_key(body, record.at),
             Body::KeyRevoked(body) => vec![self.revoke(body.key)],
             Body::BootstrapKeySet(key) => {
                 let put = self.put_key(key, record.at);
                 let old = self.bootstrap.replace(key.key);
                 old.map(|old| self.revoke(old)).into_iter().chain([put]).collect()
             }
-            Body::Skipped { .. } => Vec::new(),
+            Body::PermissionDenied(_)
+            | Body::AuthenticationFailed(_)
+            | Body::AdminRightUsed(_)
+            | Body::Skipped { .. } => Vec::new(),
         })
     }
 
@@ -154,17 +209,29 @@ impl State {
         match body {
             Body::SigningSecretCreated(body) if self.kids.contains(&body.kid) => Err(StateError::SigningSecretTaken),
             Body::SigningSecretCreated(_) if SIGNING_KEYS_MAX <= self.kids.len() => Err(StateError::SigningSecretsFull),
-            Body::SigningSecretCreated(_) | Body::Skipped { .. } => Ok(()),
+            Body::SigningSecretRetired(body) if !self.kids.contains(&body.kid) => Err(StateError::NoSuchSigningSecret),
+            Body::SigningSecretCreated(_)
+            | Body::SigningSecretRetired(_)
+            | Body::PermissionDenied(_)
+            | Body::AuthenticationFailed(_)
+            | Body::AdminRightUsed(_)
+            | Body::Skipped { .. } => Ok(()),
             Body::TenantCreated(body) => self.check_tenant(body),
+            Body::TenantChanged(body) => self.check_tenant_is_there(body.tenant),
+            Body::TenantStateSet(body) if body.state == TenantState::Deleting => Err(StateError::TenantDeleted),
+            Body::TenantStateSet(body) => self.check_tenant_is_there(body.tenant),
+            Body::TenantQuotasSet(body) => self.check_tenant_is_there(body.tenant),
+            Body::TenantDeleted(body) => self.check_tenant_is_there(body.tenant),
             Body::KeyMinted(key) => {
                 if key.kind == CredentialKind::Bootstrap {
                     return Err(StateError::KeyKind);
                 }
-                if !self.tenants.contains_key(&key.tenant) && key.tenant != SYSTEM_TENANT.0 {
-                    return Err(StateError::NoSuchTenant);
+                if key.tenant != SYSTEM_TENANT.0 {
+                    self.check_tenant_is_there(key.tenant)?;
                 }
                 self.check_key(key)
             }
+            Body::KeyRotated(body) => self.check_rotation(body),
             Body::BootstrapKeySet(key) => {
                 if key.kind != CredentialKind::Bootstrap {
                     return Err(StateError::KeyKind);
@@ -182,12 +249,40 @@ impl State {
         }
     }
 
+    fn check_tenant_is_there(&self, number: u32) -> Result<(), StateError> {
+        match self.tenants.get(&number) {
+            None => Err(StateError::NoSuchTenant),
+            Some(entry) if entry.state == TenantState::Deleting => Err(StateError::TenantDeleted),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn check_rotation(&self, body: &KeyRotated) -> Result<(), StateError> {
+        let old = self.keys.get(&body.old).ok_or(StateError::NoSuchKey)?;
+        if old.state == CredentialState::Revoked {
+            return Err(StateError::AlreadyRevoked);
+        }
+        if old.made.tenant != body.new.tenant {
+            return Err(StateError::KeyTenant);
+        }
+        if old.made.kind != body.new.kind || old.made.kind == CredentialKind::Bootstrap {
+            return Err(StateError::KeyKind);
+        }
+        if old.made.role != body.new.role {
+            return Err(StateError::KeyRole);
+        }
+        self.check_key(&body.new)
+    }
+
     fn check_tenant(&self, body: &TenantCreated) -> Result<(), StateError> {
         if body.number != self.next_tenant() {
             return Err(StateError::TenantNumber);
         }
         if TENANTS_MAX <= body.number as usize {
             return Err(StateError::TenantsFull);
+        }
+        if Tier::parse(&body.tier).is_none() {
+            return Err(StateError::Tier);
         }
         if self.tenants_by_id.contains_key(&body.id) || body.id == SYSTEM_TENANT_ID {
             return Err(StateError::TenantIdTaken);
@@ -223,15 +318,50 @@ impl State {
             self.tenants_by_email.insert(email.clone(), body.number);
         }
         let made = TenantCreated { key: None, ..body.clone() };
-        let entry = TenantEntry { created_at: at, state: TenantState::Active, made };
+        let tier = Tier::parse(&body.tier).expect("a tier is checked before it is put");
+        let (state, overrides) = (TenantState::Active, Overrides::default());
+        let entry = TenantEntry { created_at: at, updated_at: at, state, tier, overrides, made };
         let row = Change::Tenant(tenant_row(&entry));
         self.tenants.insert(body.number, entry);
-        let key = body.key.as_ref().map(|key| self.put_key(key, at));
+        let key = body.key.clone().map(|mut key| {
+            if key.name == ONBOARD_KEY_NAME_AT_FIRST {
+                key.name = ONBOARD_KEY_NAME.to_owned();
+            }
+            self.put_key(&key, at)
+        });
         [row].into_iter().chain(key).collect()
     }
 
+    fn change_tenant(&mut self, number: u32, at: Micros, change: impl FnOnce(&mut TenantEntry)) -> Vec<Change> {
+        let entry = self.tenants.get_mut(&number).expect("a tenant is checked before it is changed");
+        change(entry);
+        entry.updated_at = at;
+        vec![Change::Tenant(tenant_row(entry))]
+    }
+
+    fn delete_tenant(&mut self, number: u32, at: Micros) -> Vec<Change> {
+        let mut changes = self.change_tenant(number, at, |entry| entry.state = TenantState::Deleting);
+        let keys: Vec<u64> = self.keys_in(number).collect();
+        changes.extend(keys.into_iter().map(|key| self.revoke(key)));
+        changes
+    }
+
+    fn rotate_key(&mut self, body: &KeyRotated, at: Micros) -> Vec<Change> {
+        let put = self.put_key(&body.new, at);
+        let old = match body.old_expires_at {
+            None => self.revoke(body.old),
+            Some(expires_at) => {
+                let old = self.keys.get_mut(&body.old).expect("a key is checked before it is rotated");
+                old.made.expires_at = Some(expires_at);
+                old.replaced_by = Some(body.new.key);
+                Change::Credential(credential_row(old))
+            }
+        };
+        vec![put, old]
+    }
+
     fn put_key(&mut self, key: &NewKey, at: Micros) -> Change {
-        let slot = Slot { generation: key.generation, key: Some(key.key) };
+        let slot = Slot { generation: key.generation, key: key.key, is_free: false };
         match self.slots.get_mut(key.slot as usize) {
             Some(free) => {
                 *free = slot;
@@ -243,7 +373,9 @@ impl State {
         if key.kind != CredentialKind::Jwt {
             self.keys_by_digest.insert(prefix(&key.proof), key.key);
         }
-        let entry = KeyEntry { created_at: at, state: CredentialState::Active, made: key.clone() };
+        self.keys_by_tenant.insert((key.tenant, key.kind, key.key));
+        let state = CredentialState::Active;
+        let entry = KeyEntry { created_at: at, state, replaced_by: None, made: key.clone() };
         let row = credential_row(&entry);
         self.keys.insert(key.key, entry);
         Change::Credential(row)
@@ -253,6 +385,7 @@ impl State {
         let key = self.keys.get_mut(&number).expect("a key is checked before it is revoked");
         key.state = CredentialState::Revoked;
         let row = credential_row(key);
+        self.keys_by_tenant.remove(&(key.made.tenant, key.made.kind, number));
         if key.made.kind != CredentialKind::Jwt {
             self.keys_by_digest.remove(&prefix(&key.made.proof));
         }
@@ -260,7 +393,7 @@ impl State {
             self.bootstrap = None;
         }
         let slot = &mut self.slots[row.slot as usize];
-        slot.key = None;
+        slot.is_free = true;
         // A slot whose generations are used up rests for ever.
         if slot.generation < u32::MAX {
             self.free_slots.push_back(row.slot);
@@ -302,8 +435,22 @@ impl State {
         self.tenants.values()
     }
 
+    /// Every tenant with a greater number, by number.
+    pub fn tenants_after(&self, number: u32) -> impl Iterator<Item = &TenantEntry> {
+        self.tenants.range((Bound::Excluded(number), Bound::Unbounded)).map(|(_, entry)| entry)
+    }
+
     pub fn tenant(&self, number: Tenant) -> Option<&TenantEntry> {
         self.tenants.get(&number.0)
+    }
+
+    /// Finds a tenant that is not deleted by its id, or by its number as `ws-N`.
+    pub fn tenant_named(&self, name: &str) -> Option<&TenantEntry> {
+        let by_number = || {
+            let digits = name.strip_prefix("ws-").filter(|digits| !digits.starts_with(['0', '+']))?;
+            self.tenants.get(&digits.parse().ok()?)
+        };
+        self.tenant_by_id(name).or_else(by_number).filter(|entry| entry.state != TenantState::Deleting)
     }
 
     pub fn tenant_by_id(&self, id: &str) -> Option<&TenantEntry> {
@@ -319,10 +466,50 @@ impl State {
         self.keys.values()
     }
 
+    pub fn key(&self, number: u64) -> Option<&KeyEntry> {
+        self.keys.get(&number)
+    }
+
+    /// The key that a credential's slot and generation mean: what a core knows of it.
+    pub fn key_in(&self, slot: u32, generation: u32) -> Option<&KeyEntry> {
+        let slot = self.slots.get(slot as usize).filter(|slot| slot.generation == generation)?;
+        self.keys.get(&slot.key)
+    }
+
+    /// A tenant's keys of one kind that are not revoked, oldest first. Some may have expired.
+    pub fn keys_of(&self, tenant: Tenant, kind: CredentialKind) -> impl Iterator<Item = &KeyEntry> {
+        let range = (tenant.0, kind, 0)..=(tenant.0, kind, u64::MAX);
+        self.keys_by_tenant.range(range).map(|(_, _, key)| &self.keys[key])
+    }
+
+    fn keys_in(&self, tenant: u32) -> impl Iterator<Item = u64> {
+        let of_tenant = move |(of, _, _): &&(u32, CredentialKind, u64)| *of == tenant;
+        let from = (tenant, CredentialKind::Jwt, 0);
+        self.keys_by_tenant.range(from..).take_while(of_tenant).map(|(_, _, key)| *key)
+    }
+
+    /// Whose business a record is: a tenant's number, the system's for its keys, or nobody's but the operator's.
+    pub fn tenant_of(&self, body: &Body) -> Option<u32> {
+        let of_key = |key: &u64| self.keys.get(key).map(|entry| entry.made.tenant);
+        match body {
+            Body::TenantCreated(body) => Some(body.number),
+            Body::TenantChanged(body) => Some(body.tenant),
+            Body::TenantStateSet(body) => Some(body.tenant),
+            Body::TenantQuotasSet(body) => Some(body.tenant),
+            Body::TenantDeleted(body) => Some(body.tenant),
+            Body::KeyMinted(body) | Body::BootstrapKeySet(body) => Some(body.tenant),
+            Body::KeyRotated(body) => Some(body.new.tenant),
+            Body::KeyRevoked(body) => of_key(&body.key),
+            Body::PermissionDenied(body) | Body::AuthenticationFailed(body) | Body::AdminRightUsed(body) => body.tenant,
+            Body::SigningSecretCreated(_) | Body::SigningSecretRetired(_) | Body::Skipped { .. } => None,
+        }
+    }
+
     pub fn bootstrap(&self) -> Option<&KeyEntry> {
         self.keys.get(&self.bootstrap?)
     }
 
+    /// The names of the secrets that sign or verify.
     pub fn kids(&self) -> &[String] {
         &self.kids
     }
@@ -334,10 +521,11 @@ impl State {
             id: SYSTEM_TENANT_ID.into(),
             state: TenantState::Active,
             shard: ShardNumber(0),
-            events_quota: None,
+            quotas: Quotas::UNLIMITED,
         };
         let tenants = self.tenants.values().map(tenant_row);
-        let keys = self.slots.iter().filter_map(|slot| slot.key).map(|key| credential_row(&self.keys[&key]));
+        let live = self.slots.iter().filter(|slot| !slot.is_free);
+        let keys = live.map(|slot| credential_row(&self.keys[&slot.key]));
         [Change::Tenant(system)]
             .into_iter()
             .chain(tenants.map(Change::Tenant))
@@ -346,13 +534,20 @@ impl State {
     }
 }
 
+fn put_changed(entry: &mut TenantEntry, changed: &TenantChanged) {
+    if let Some(name) = &changed.name {
+        entry.made.name.clone_from(name);
+    }
+    entry.tier = changed.tier.unwrap_or(entry.tier);
+}
+
 fn tenant_row(entry: &TenantEntry) -> TenantRow {
     TenantRow {
         number: Tenant(entry.made.number),
         id: entry.made.id.as_str().into(),
         state: entry.state,
         shard: ShardNumber(entry.made.shard),
-        events_quota: entry.made.events_quota,
+        quotas: entry.quotas(),
     }
 }
 
@@ -374,163 +569,4 @@ fn prefix(digest: &Digest) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::role::Role;
-    use crate::catalog::records::{KeyRevoked, Origin, Outcome, SigningSecretCreated, chain_digest};
-
-    #[derive(Default)]
-    struct Catalog {
-        state: State,
-        records: Vec<Record>,
-    }
-
-    impl Catalog {
-        fn put(&mut self, body: Body) -> Result<Vec<Change>, StateError> {
-            let at = Micros(self.records.len() as i64);
-            let record = Record { at, origin: Origin::server(), outcome: Outcome::Ok, prev: self.state.head(), body };
-            let changes = self.state.apply(&record, chain_digest(&record.encode()))?;
-            self.records.push(record);
-            Ok(changes)
-        }
-
-        fn key(&self, tenant: u32, kind: CredentialKind) -> NewKey {
-            let key = self.state.next_key();
-            let (slot, generation) = self.state.next_slot().unwrap();
-            let role = Role::Developer;
-            NewKey {
-                key,
-                slot,
-                generation,
-                tenant,
-                kind,
-                role,
-                name: "k".into(),
-                proof: [key as u8; 32],
-                expires_at: None,
-            }
-        }
-
-        fn tenant(&self, id: &str, email: Option<&str>) -> TenantCreated {
-            TenantCreated {
-                number: self.state.next_tenant(),
-                id: id.into(),
-                name: id.into(),
-                email: email.map(str::to_owned),
-                tier: "free".into(),
-                events_quota: Some(1),
-                shard: 0,
-                key: None,
-            }
-        }
-    }
-
-    fn filled() -> Catalog {
-        let mut catalog = Catalog::default();
-        catalog.put(Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() })).unwrap();
-        catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
-        catalog.put(Body::TenantCreated(catalog.tenant("default", None))).unwrap();
-        catalog.put(Body::KeyMinted(catalog.key(1, CredentialKind::Streaming))).unwrap();
-        let key = NewKey { tenant: 2, ..catalog.key(1, CredentialKind::Jwt) };
-        let tenant = TenantCreated { key: Some(key), ..catalog.tenant("acme", Some("a@b.c")) };
-        catalog.put(Body::TenantCreated(tenant)).unwrap();
-        catalog
-    }
-
-    #[test]
-    fn what_is_put_is_found() {
-        let catalog = filled();
-        assert_eq!(catalog.state.tenant_by_id("acme").unwrap().made.number, 2);
-        assert_eq!(catalog.state.tenant_by_email("a@b.c").unwrap().made.id, "acme");
-        assert_eq!(catalog.state.bootstrap().unwrap().made.key, 1);
-        assert_eq!(catalog.state.keys().count(), 3);
-        assert_eq!(catalog.state.kids(), ["k1"]);
-        // System, two tenants, three keys.
-        assert_eq!(catalog.state.snapshot().len(), 6);
-    }
-
-    #[test]
-    fn what_cannot_follow_is_refused_and_changes_nothing() {
-        let mut catalog = filled();
-        let before = format!("{:?}", catalog.state);
-        let tenant = |id, email| catalog.tenant(id, email);
-        let key = catalog.key(2, CredentialKind::Jwt);
-        let streaming = catalog.key(2, CredentialKind::Streaming);
-        let wrong = [
-            (Body::TenantCreated(TenantCreated { number: 2, ..tenant("x", None) }), StateError::TenantNumber),
-            (Body::TenantCreated(TenantCreated { number: 4, ..tenant("x", None) }), StateError::TenantNumber),
-            (Body::TenantCreated(tenant("acme", None)), StateError::TenantIdTaken),
-            (Body::TenantCreated(tenant("system", None)), StateError::TenantIdTaken),
-            (Body::TenantCreated(tenant("x", Some("a@b.c"))), StateError::EmailTaken),
-            (Body::TenantCreated(TenantCreated { key: Some(key.clone()), ..tenant("x", None) }), StateError::KeyTenant),
-            (Body::KeyMinted(NewKey { tenant: 9, ..key.clone() }), StateError::NoSuchTenant),
-            (Body::KeyMinted(NewKey { key: 1, ..key.clone() }), StateError::KeyNumber),
-            (Body::KeyMinted(NewKey { slot: 0, ..key.clone() }), StateError::Slot),
-            (Body::KeyMinted(NewKey { generation: 2, ..key.clone() }), StateError::Slot),
-            (Body::KeyMinted(NewKey { proof: [2; 32], ..streaming.clone() }), StateError::ProofTaken),
-            (Body::KeyMinted(NewKey { kind: CredentialKind::Bootstrap, ..key.clone() }), StateError::KeyKind),
-            (Body::BootstrapKeySet(streaming), StateError::KeyKind),
-            (Body::BootstrapKeySet(NewKey { kind: CredentialKind::Bootstrap, ..key }), StateError::KeyTenant),
-            (Body::KeyRevoked(KeyRevoked { key: 9 }), StateError::NoSuchKey),
-            (Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() }), StateError::SigningSecretTaken),
-        ];
-        for (body, expected) in wrong {
-            assert_eq!(catalog.put(body.clone()).unwrap_err(), expected, "{body:?}");
-        }
-        assert_eq!(format!("{:?}", catalog.state), before);
-    }
-
-    #[test]
-    fn a_record_out_of_the_chain_is_refused() {
-        let catalog = filled();
-        let mut state = State::default();
-        for record in &catalog.records[1..] {
-            assert_eq!(state.apply(record, [1; 32]).unwrap_err(), StateError::Chain);
-        }
-        // A changed record breaks the chain at the next one.
-        state.apply(&catalog.records[0], chain_digest(b"something else")).unwrap();
-        assert_eq!(state.apply(&catalog.records[1], [1; 32]).unwrap_err(), StateError::Chain);
-    }
-
-    #[test]
-    fn a_replay_gives_the_same_state() {
-        let mut catalog = filled();
-        catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap();
-        catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
-        catalog.put(Body::KeyMinted(catalog.key(2, CredentialKind::Jwt))).unwrap();
-        let mut state = State::default();
-        for record in &catalog.records {
-            let bytes = record.encode();
-            state.apply(&Record::decode(&bytes).unwrap(), chain_digest(&bytes)).unwrap();
-        }
-        assert_eq!(format!("{:?}", state.snapshot()), format!("{:?}", catalog.state.snapshot()));
-        assert_eq!((state.head(), state.record_count()), (catalog.state.head(), catalog.state.record_count()));
-    }
-
-    #[test]
-    fn a_revoked_keys_slot_is_reused_under_a_new_generation() {
-        let mut catalog = filled();
-        catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap();
-        assert_eq!(catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap_err(), StateError::AlreadyRevoked);
-        assert_eq!(catalog.state.next_slot(), Some((1, 2)));
-        let key = catalog.key(1, CredentialKind::Streaming);
-        catalog.put(Body::KeyMinted(key)).unwrap();
-        assert_eq!(catalog.state.next_slot(), Some((3, 1)));
-    }
-
-    #[test]
-    fn a_new_bootstrap_key_revokes_the_old_one() {
-        let mut catalog = filled();
-        let changes = catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
-        let states: Vec<_> = changes
-            .iter()
-            .map(|change| match change {
-                Change::Credential(row) => (row.slot, row.state),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(states, [(0, CredentialState::Revoked), (3, CredentialState::Active)]);
-        assert_eq!(catalog.state.bootstrap().unwrap().made.key, 4);
-        assert_eq!(catalog.state.next_slot(), Some((0, 2)));
-    }
-}
+mod tests;

@@ -18,9 +18,12 @@ use std::time::{Duration, Instant};
 use ringlog_engine::ids::Micros;
 
 use crate::auth::delta::Delta;
-use crate::catalog::control::{Control, Onboard, OnboardError, Onboarded};
+use crate::auth::secret_file;
+use crate::catalog::command::{Answer, Command, Done, Refused};
+use crate::catalog::control::{Control, Onboard};
 use crate::catalog::keys_file;
 use crate::catalog::log::CatalogLog;
+use crate::catalog::notes::Note;
 use crate::catalog::set_up::{KeysChanged, SetUpError};
 
 /// Requests that wait for the control thread. A guess: at a millisecond a change, a second of work.
@@ -86,12 +89,22 @@ impl Acks {
 }
 
 enum Request {
-    Onboard(Box<Onboard>, Reply<Result<Onboarded, OnboardError>>),
-    ReadKeysFile(PathBuf, Micros, Reply<Result<KeysChanged, KeysReadError>>),
+    Onboard(Box<Onboard>, Reply<Answer>),
+    Command(Box<Command>, Reply<Answer>),
+    Note(Box<Note>),
+    ReadFiles(Files, Micros, Reply<Result<KeysChanged, KeysReadError>>),
     Stop,
 }
 
-/// Why the key file's keys are not in force.
+/// Files that people change while a server runs.
+#[derive(Debug, Clone)]
+pub struct Files {
+    pub bootstrap_key: Option<PathBuf>,
+    pub keys: PathBuf,
+    pub jwt_secret: PathBuf,
+}
+
+/// Why the files' keys are not in force.
 #[derive(Debug)]
 pub enum KeysReadError {
     /// The keys that were there stay.
@@ -112,18 +125,28 @@ pub struct ControlHandle {
 
 impl ControlHandle {
     /// Never waits. Exactly one of these happens: `Err(Busy)` here, or one call of `reply`.
-    pub fn onboard(&self, request: Onboard, reply: Reply<Result<Onboarded, OnboardError>>) -> Result<(), Busy> {
+    pub fn onboard(&self, request: Onboard, reply: Reply<Answer>) -> Result<(), Busy> {
         self.submit(Request::Onboard(Box::new(request), reply))
     }
 
-    /// Reads the key file again, as SIGHUP asks for.
-    pub fn read_keys_file(
+    /// As `onboard`, for those who have a credential.
+    pub fn command(&self, command: Command, reply: Reply<Answer>) -> Result<(), Busy> {
+        self.submit(Request::Command(Box::new(command), reply))
+    }
+
+    /// Nobody is told what becomes of it.
+    pub fn note(&self, note: Note) -> Result<(), Busy> {
+        self.submit(Request::Note(Box::new(note)))
+    }
+
+    /// Reads the bootstrap key's file, the signing secrets and the key file again, as SIGHUP asks for.
+    pub fn read_files(
         &self,
-        path: PathBuf,
+        files: Files,
         at: Micros,
         reply: Reply<Result<KeysChanged, KeysReadError>>,
     ) -> Result<(), Busy> {
-        self.submit(Request::ReadKeysFile(path, at, reply))
+        self.submit(Request::ReadFiles(files, at, reply))
     }
 
     fn submit(&self, request: Request) -> Result<(), Busy> {
@@ -180,19 +203,33 @@ impl<L> Drop for Work<L> {
 }
 
 /// An answer that waits for the cores: called with whether they all have the change.
-type Answer = Box<dyn FnOnce(bool)>;
+type Waiting = Box<dyn FnOnce(bool)>;
+
+enum Handled {
+    Answer(Waiting),
+    /// Nobody waits.
+    Silent,
+    Stop,
+}
+
+fn waiting(outcome: Answer, reply: Reply<Answer>) -> Handled {
+    Handled::Answer(Box::new(move |is_everywhere| {
+        reply(outcome.and_then(|done| if is_everywhere { Ok(done) } else { Err(Refused::OutcomeUnknown) }));
+    }))
+}
 
 impl<L: CatalogLog> Work<L> {
     fn run(mut self, requests: &Receiver<Request>) {
         self.acks.waiter.get_or_init(thread::current);
         while let Ok(first) = requests.recv() {
-            let mut answers: Vec<Answer> = Vec::new();
+            let mut answers: Vec<Waiting> = Vec::new();
             let mut stops = false;
             let rest = requests.try_iter().take(BATCH_MAX - 1);
             for request in std::iter::once(first).chain(rest) {
                 match self.handle(request) {
-                    Some(answer) => answers.push(answer),
-                    None => {
+                    Handled::Answer(answer) => answers.push(answer),
+                    Handled::Silent => {}
+                    Handled::Stop => {
                         stops = true;
                         break;
                     }
@@ -208,36 +245,43 @@ impl<L: CatalogLog> Work<L> {
         }
     }
 
-    /// Makes the change durable, and returns how to answer once every core has it; nothing when asked to stop.
-    fn handle(&mut self, request: Request) -> Option<Answer> {
+    /// Makes the change durable, and returns how to answer once every core has it.
+    fn handle(&mut self, request: Request) -> Handled {
         match request {
             Request::Onboard(request, reply) => {
-                let outcome = self.control.onboard(&request);
-                Some(Box::new(move |is_everywhere| {
-                    reply(
-                        outcome
-                            .and_then(|made| if is_everywhere { Ok(made) } else { Err(OnboardError::OutcomeUnknown) }),
-                    );
-                }))
+                let outcome = self.control.onboard(&request).map(Done::Onboarded).map_err(Refused::Onboard);
+                waiting(outcome, reply)
             }
-            Request::ReadKeysFile(path, at, reply) => {
-                let outcome = self.read_keys_file(path, at).map_err(KeysReadError::File);
-                Some(Box::new(move |is_everywhere| {
+            Request::Command(command, reply) => waiting(self.control.carry_out(&command), reply),
+            Request::Note(note) => {
+                self.control.take_note(&note);
+                Handled::Silent
+            }
+            Request::ReadFiles(files, at, reply) => {
+                let outcome = self.read_files(&files, at).map_err(KeysReadError::File);
+                Handled::Answer(Box::new(move |is_everywhere| {
                     reply(
                         outcome
                             .and_then(|made| if is_everywhere { Ok(made) } else { Err(KeysReadError::OutcomeUnknown) }),
                     );
                 }))
             }
-            Request::Stop => None,
+            Request::Stop => Handled::Stop,
         }
     }
 
-    fn read_keys_file(&mut self, path: PathBuf, at: Micros) -> Result<KeysChanged, SetUpError> {
-        match keys_file::load(&path) {
-            Ok(Some((keys, _))) => self.control.match_keys_file(&path, &keys, at),
-            Ok(None) => Err(SetUpError::KeysFileMissing(path)),
-            Err(error) => Err(SetUpError::Keys { path, error }),
+    fn read_files(&mut self, files: &Files, at: Micros) -> Result<KeysChanged, SetUpError> {
+        if let Some(path) = &files.bootstrap_key {
+            let key = secret_file::load_one(path).map_err(SetUpError::Secret)?;
+            let key = key.ok_or_else(|| SetUpError::BootstrapFileMissing(path.clone()))?;
+            self.control.set_up_bootstrap(Some(&key), at)?;
+        }
+        self.control.set_up_signing(&files.jwt_secret, at)?;
+        let path = &files.keys;
+        match keys_file::load(path) {
+            Ok(Some((keys, _))) => self.control.match_keys_file(path, &keys, at),
+            Ok(None) => Err(SetUpError::KeysFileMissing(path.clone())),
+            Err(error) => Err(SetUpError::Keys { path: path.clone(), error }),
         }
     }
 

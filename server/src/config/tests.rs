@@ -53,6 +53,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
 fn every_setting_is_accepted_from_every_place() {
     let values = [
         ("bootstrap_key", "sixteen-letters!"),
+        ("bootstrap_key_file", "/b"),
         ("cores", "4"),
         ("data_dir", "/d"),
         ("durability", "interval:10ms"),
@@ -71,9 +72,14 @@ fn every_setting_is_accepted_from_every_place() {
         ("tcp", "[::1]:0"),
     ];
     assert_eq!(values.map(|(key, _)| key), KEYS);
+    refused(&values, &[], None, "bootstrap_key and bootstrap_key_file: set one of them");
+    let from_file = read(&[("bootstrap_key_file", "/b")], &[], None).unwrap();
+    assert_eq!(from_file.bootstrap_key_file.as_deref(), Some(Path::new("/b")));
+    // One of the two that exclude each other.
+    let values: Vec<_> = values.into_iter().filter(|(key, _)| *key != "bootstrap_key_file").collect();
     let by_flag = read(&values, &[], None).unwrap();
-    let names = values.map(|(key, _)| env_name(key));
-    let env: Vec<_> = names.iter().map(String::as_str).zip(values.map(|(_, value)| value)).collect();
+    let names: Vec<_> = values.iter().map(|(key, _)| env_name(key)).collect();
+    let env: Vec<_> = names.iter().map(String::as_str).zip(values.iter().map(|(_, value)| *value)).collect();
     assert_eq!(read(&[], &env, None).unwrap(), by_flag);
     let text: String = values.iter().map(|(key, value)| format!("{key} = \"{value}\"\n")).collect();
     let by_file = read(&[], &[], Some(&text)).unwrap();

@@ -12,17 +12,16 @@ use ringlog_engine::event::{EventBatch, FingerprintKey, Source};
 use ringlog_engine::ids::{ShardNumber, Tenant};
 use ringlog_engine::shard::{Ack, AppendError, Durability};
 
-use crate::auth::delta::TenantState;
 use crate::core::host::{Context, CoreHost, refuse};
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
 use crate::handle::events::{self, Ids, Shape};
-use crate::handle::routes::Access;
+use crate::handle::routes::{Access, not_good};
 use crate::limits::{APPENDING_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, BATCH_KEPT_BYTES_MAX, BATCHES_KEPT_MAX};
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::wire::envelope::Scratch;
 use crate::wire::response;
-use crate::wire::status::{ErrorCode, Problem};
+use crate::wire::status::Problem;
 
 /// Who waits for a batch.
 #[derive(Debug)]
@@ -112,7 +111,7 @@ impl CoreHost {
         let owner = self.shard_owners[access.shard.0 as usize];
         let sent = if owner == self.core {
             self.admit(key, access.shard, (access.slot, access.generation), batch).map_err(|(batch, error)| {
-                let problem = error.map_or_else(revoked, |error| events::not_appended(error, shape, &batch));
+                let problem = error.map_or_else(not_good, |error| events::not_appended(error, shape, &batch));
                 (batch, Box::new(problem))
             })
         } else {
@@ -144,9 +143,7 @@ impl CoreHost {
         (slot, generation): (u32, u32),
         batch: EventBatch,
     ) -> Result<(), (EventBatch, Option<AppendError>)> {
-        let tenant = self.credentials.tenant(batch.tenant());
-        let is_active = tenant.is_some_and(|row| row.state == TenantState::Active);
-        if !is_active || !self.credentials.still_valid(slot, generation) {
+        if !self.credentials.is_active(batch.tenant()) || !self.credentials.still_valid(slot, generation) {
             return Err((batch, None));
         }
         self.has_news = true;
@@ -216,7 +213,7 @@ impl CoreHost {
 
     pub(super) fn append_revoked(&mut self, ticket: u64, batch: EventBatch, connections: &mut Connections<Context>) {
         let (asked, _) = self.request_of(ticket);
-        connections.answer(&asked, |out, reply| revoked().respond(out, reply));
+        connections.answer(&asked, |out, reply| not_good().respond(out, reply));
         self.appends.keep(batch);
     }
 
@@ -226,8 +223,4 @@ impl CoreHost {
         self.appends.bytes_in_flight -= bytes;
         (asked, shape)
     }
-}
-
-fn revoked() -> Problem {
-    Problem::new(ErrorCode::Unauthorized, "the key is not known, or not good any more")
 }

@@ -17,37 +17,30 @@ use ringlog_engine::io::{DiskDone, Ring};
 use ringlog_engine::shard::Durability;
 
 use crate::auth::credentials::Credentials;
-use crate::catalog::control::{OnboardError, Onboarded};
+use crate::catalog::notes::Note;
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::appends::Appends;
+use crate::core::controls::Controls;
 use crate::core::mailbox::{Mailbox, Message};
+use crate::core::notes::Notes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::setup::CoreSetup;
 use crate::core::shards::{OwnedShards, SearchFrom, ShardsOutcome};
-use crate::core::slots::{SlotKey, Slots};
 use crate::core::turns::{Host, Moment, Next, Pace};
 use crate::handle::events::Shape;
 use crate::handle::health::{self, Health};
-use crate::handle::onboard::{self, CameIn};
 use crate::handle::query::QueryKeys;
-use crate::handle::routes::{self, Admitted, Endpoint};
-use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, ONBOARDS_IN_FLIGHT_MAX, SECOND_US};
+use crate::handle::routes::{self, Admitted, Endpoint, Who};
+use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
 use crate::wire::http::Head;
 use crate::wire::params::CursorKey;
-use crate::wire::response::{HeaderValue, Response};
+use crate::wire::response::{HeaderValue, ReplyTo, Response};
 
 /// What a connection keeps of a head while the body arrives.
 pub type Context = Admitted;
-
-/// A tenant that is being made.
-struct Onboarding {
-    asked: Asked,
-    /// What the client calls us.
-    authority: String,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -68,10 +61,11 @@ pub struct CoreHost {
     pub(super) durability: Durability,
     /// Something has come up since the last work that the next one must do.
     pub(super) has_news: bool,
-    onboards: Slots<Onboarding>,
+    pub(super) controls: Controls,
+    notes: Notes,
     mailbox: Mailbox,
     acks: Arc<Acks>,
-    control: ControlHandle,
+    pub(super) control: ControlHandle,
     outcome: ShardsOutcome,
     read_only_shards: Vec<ShardNumber>,
     listener_count: u32,
@@ -81,7 +75,7 @@ pub struct CoreHost {
     version: &'static str,
     io_notice: String,
     started_us: u64,
-    now: Moment,
+    pub(super) now: Moment,
     pace: Pace,
 }
 
@@ -100,7 +94,8 @@ impl CoreHost {
             keys: QueryKeys { cursor: CursorKey::new(&setup.cursor_secret), event_id, fingerprint },
             durability: setup.durability,
             has_news: false,
-            onboards: Slots::new(ONBOARDS_IN_FLIGHT_MAX),
+            controls: Controls::new(),
+            notes: Notes::default(),
             mailbox: setup.mailbox,
             acks: setup.acks,
             control: setup.control,
@@ -136,7 +131,12 @@ impl CoreHost {
                 self.credentials.apply(&delta);
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
-            Message::Onboarded { ticket, result } => self.onboarded(ticket, &result, connections),
+            Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, connections),
+            Message::CountEvents { from, ticket, shard, tenant } => {
+                let counts = self.shards.count_events(shard, tenant);
+                self.peers.answer(from, Message::EventsCounted { ticket, counts });
+            }
+            Message::EventsCounted { ticket, counts } => self.counted(ticket, counts, connections),
             Message::ShardReadOnly { shard } => self.read_only_shards.push(shard),
             Message::Drained => self.drained_count += 1,
             Message::Stop => self.stop(connections, ring),
@@ -145,43 +145,17 @@ impl CoreHost {
 
     // ----- control -----
 
-    fn onboard(
-        &mut self,
-        asked: Asked,
-        peer: IpAddr,
-        request: &Request<'_, Admitted>,
-        answer: &mut Vec<u8>,
-    ) -> Handled {
-        let came_in = CameIn { peer, at: self.now.wall, monotonic_us: self.now.monotonic_us };
-        let onboard = match onboard::read(request.body, &asked.reply, came_in) {
-            Ok(onboard) => onboard,
-            Err(problem) => return refuse(&problem, &asked, answer),
-        };
-        let authority = onboard::authority(request.head.host()).to_owned();
-        let Ok(key) = self.onboards.insert(Onboarding { asked, authority }) else {
-            return refuse(&onboard::busy(), &asked, answer);
-        };
-        let ticket = key.to_ticket();
-        let address = self.peers.address(self.core).clone();
-        let reply = move |result: Result<Onboarded, OnboardError>| {
-            // A core that has gone has nobody left to tell.
-            let _ = address.send(Message::Onboarded { ticket, result });
-        };
-        if self.control.onboard(onboard, Box::new(reply)).is_err() {
-            self.onboards.take(key);
-            return refuse(&onboard::busy(), &asked, answer);
+    fn tell(&mut self, note: Note) {
+        if self.control.note(note.clone()).is_err() {
+            self.notes.lost(&note);
         }
-        Handled::Later
     }
 
-    fn onboarded(
-        &mut self,
-        ticket: u64,
-        result: &Result<Onboarded, OnboardError>,
-        connections: &mut Connections<Context>,
-    ) {
-        if let Some(Onboarding { asked, authority }) = self.onboards.take(SlotKey::of_ticket(ticket)) {
-            connections.answer(&asked, |out, reply| onboard::answer(out, reply, &authority, result));
+    fn tell_what_is_due(&mut self) {
+        while let Some(note) = self.notes.due(self.now.monotonic_us) {
+            if let Some(note) = note {
+                self.tell(note);
+            }
         }
     }
 
@@ -254,8 +228,15 @@ pub(super) fn refuse(problem: &crate::wire::status::Problem, asked: &Asked, answ
 impl Service for CoreHost {
     type Context = Context;
 
-    fn decide(&mut self, head: &Head<'_>) -> Decision<Admitted> {
-        match routes::admit(head, &mut self.credentials, self.now.wall) {
+    fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &ReplyTo) -> Decision<Admitted> {
+        let decided = routes::admit(head, &mut self.credentials, self.now.wall);
+        if let Some(noticed) = decided.noticed {
+            let now = (self.now.wall, self.now.monotonic_us);
+            if let Some(note) = self.notes.notice(&noticed, peer, reply.request_id.as_str(), now) {
+                self.tell(note);
+            }
+        }
+        match decided.outcome {
             Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
             Err(problem) => Decision::Reject(Box::new(problem)),
         }
@@ -268,13 +249,18 @@ impl Service for CoreHost {
         mut request: Request<'_, Admitted>,
         answer: &mut Vec<u8>,
     ) -> Handled {
-        let access = request.context.access.take();
-        match (request.context.endpoint, access) {
-            (Endpoint::Event, Some(access)) => self.append(asked, Shape::One, &access, request.body, answer),
-            (Endpoint::EventBatch, Some(access)) => self.append(asked, Shape::Many, &access, request.body, answer),
-            (Endpoint::Query, Some(access)) => self.query(asked, access, &request.head, answer),
-            (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query, None) => {
-                unreachable!("the table of routes gives them a permission")
+        let who = std::mem::replace(&mut request.context.who, Who::Anyone);
+        match (request.context.endpoint, who) {
+            (Endpoint::Event, Who::Tenant(access)) => self.append(asked, Shape::One, &access, request.body, answer),
+            (Endpoint::EventBatch, Who::Tenant(access)) => {
+                self.append(asked, Shape::Many, &access, request.body, answer)
+            }
+            (Endpoint::Query, Who::Tenant(access)) => self.query(asked, access, &request.head, answer),
+            (Endpoint::Control(endpoint), Who::Caller(caller)) => {
+                self.control(asked, peer, (endpoint, caller), &request, answer)
+            }
+            (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query | Endpoint::Control(_), _) => {
+                unreachable!("the table of routes says what each of them needs")
             }
             (Endpoint::Onboard, _) => self.onboard(asked, peer, &request, answer),
             (Endpoint::Health, _) => {
@@ -344,7 +330,8 @@ impl Host for CoreHost {
         let deadline_us = outcome.deadline_us;
         self.outcome = outcome;
         self.work_on_queries(connections, ring);
-        [deadline_us, self.end_at_us()].into_iter().flatten().min()
+        self.tell_what_is_due();
+        [deadline_us, self.end_at_us(), self.notes.due_at_us()].into_iter().flatten().min()
     }
 
     fn end(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) -> Next {

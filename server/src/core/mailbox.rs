@@ -10,13 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringlog_engine::event::EventBatch;
-use ringlog_engine::ids::ShardNumber;
+use ringlog_engine::ids::{ShardNumber, Tenant};
 use ringlog_engine::io::{Remote, Ring};
 use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
 use ringlog_engine::shard::Ack;
 
 use crate::auth::delta::Delta;
-use crate::catalog::control::{OnboardError, Onboarded};
+use crate::catalog::command::Answer;
+use crate::core::shards::EventCounts;
 
 /// Messages that wait in one mailbox. Cores that find it full answer `overloaded`, or keep an answer until there is
 /// room; other threads wait.
@@ -58,11 +59,23 @@ pub enum Message {
         ticket: u64,
         answer: ActiveAnswer,
     },
+    /// How many events a tenant has, for a request that came in on core `from`.
+    CountEvents {
+        from: usize,
+        ticket: u64,
+        shard: ShardNumber,
+        tenant: Tenant,
+    },
+    EventsCounted {
+        ticket: u64,
+        counts: EventCounts,
+    },
     /// The catalog has changed. Applied at the start of the next turn, then acknowledged.
     Delta(Arc<Delta>),
-    Onboarded {
+    /// The control plane's answer.
+    Controlled {
         ticket: u64,
-        result: Result<Onboarded, OnboardError>,
+        answer: Box<Answer>,
     },
     /// A shard of the sender's takes no more events.
     ShardReadOnly {

@@ -4,8 +4,10 @@
 //! ring, or do one request's work for so long that another notices.
 
 mod appends;
+mod controls;
 mod host;
 pub mod mailbox;
+mod notes;
 pub mod null;
 mod peers;
 mod queries;

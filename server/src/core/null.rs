@@ -11,7 +11,7 @@ use crate::limits::{BODY_BYTES_MAX, CONNECTIONS_MAX};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
 use crate::wire::http::Head;
-use crate::wire::response::Response;
+use crate::wire::response::{ReplyTo, Response};
 
 /// Answers 202 to whatever is accepted, for ever, on the calling thread. `accepts` is called once it does.
 pub fn run(
@@ -38,7 +38,7 @@ struct Null {
 impl Service for Null {
     type Context = ();
 
-    fn decide(&mut self, _head: &Head<'_>) -> Decision<()> {
+    fn decide(&mut self, _head: &Head<'_>, _peer: IpAddr, _reply: &ReplyTo) -> Decision<()> {
         Decision::Accept { body_bytes_max: BODY_BYTES_MAX, context: () }
     }
 

@@ -20,14 +20,14 @@ use crate::core::mailbox::Message;
 use crate::core::shards::SearchFrom;
 use crate::core::slots::{SlotKey, Slots};
 use crate::handle::query::{QueryRun, QueryStep};
-use crate::handle::routes::Access;
+use crate::handle::routes::{Access, not_good};
 use crate::limits::{
     BUFFER_KEPT_BYTES_MAX, QUERIES_PER_TENANT_MAX, QUERIES_RUNNING_MAX, QUERIES_WAITING_MAX, QUERY_STEPS_PER_TURN,
     STREAM_BYTES_MIN,
 };
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::wire::http::Head;
-use crate::wire::status::{ErrorCode, Problem};
+use crate::wire::status::Problem;
 
 /// The route of queries' disk operations; shards have the routes below it.
 pub const QUERY_ROUTE: Route = Route(u8::MAX);
@@ -201,10 +201,9 @@ impl CoreHost {
                 self.queries.end(key);
                 return;
             }
-            let Access { slot, generation, .. } = query.run.access;
-            if !self.credentials.still_valid(slot, generation) {
-                let problem = Problem::new(ErrorCode::Unauthorized, "the key is not known, or not good any more");
-                self.end_in_failure(key, &problem, connections);
+            let Access { tenant, slot, generation, .. } = query.run.access;
+            if !self.credentials.still_valid(slot, generation) || !self.credentials.is_active(tenant) {
+                self.end_in_failure(key, &not_good(), connections);
                 return;
             }
             if query.run.output_bytes() >= STREAM_BYTES_MIN {

@@ -4,16 +4,17 @@
 //! answer a search with less than its asker may know to be stored.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ringlog_engine::data_dir::DataDir;
 use ringlog_engine::event::EventBatch;
 use ringlog_engine::host::{Route, ShardHost};
-use ringlog_engine::ids::{BlockSequence, Position, ShardNumber};
+use ringlog_engine::ids::{BlockSequence, Position, ShardNumber, Tenant};
 use ringlog_engine::io::clock::random_u64;
 use ringlog_engine::io::{DiskDone, Fill, Ring};
 use ringlog_engine::limits::{BLOCK_BYTES_TARGET, DISK_RESERVE_BYTES};
-use ringlog_engine::query::Order;
 use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
+use ringlog_engine::query::{Order, QuerySpec};
 use ringlog_engine::shard::recover::RecoveryReport;
 use ringlog_engine::shard::{Ack, AppendError, Durability, Now, ShardConfig};
 
@@ -25,6 +26,13 @@ const COMMIT_SHARE_PERMILLE: u64 = 90;
 pub struct SearchFrom {
     pub core: usize,
     pub ticket: u64,
+}
+
+/// How many events a tenant had, and how many of them are still kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventCounts {
+    pub ever: u64,
+    pub kept: u64,
 }
 
 /// A search that waits until a block is written.
@@ -114,6 +122,23 @@ impl OwnedShards {
             return None;
         }
         Some(known.search(&request))
+    }
+
+    /// What a tenant has in a shard: every event that readers can see is counted.
+    pub fn count_events(&mut self, shard: ShardNumber, tenant: Tenant) -> EventCounts {
+        let spec = QuerySpec { order: Order::Descending, ..QuerySpec::all(tenant, 0) };
+        let request = ActiveRequest {
+            spec: Arc::new(spec),
+            entity: None,
+            // Nothing lies before the first position, so that nothing is searched.
+            bound: Position(1),
+            sealed_to: None,
+            resume: None,
+            matches_max: 0,
+        };
+        let answer = self.get_mut(shard).host.shard().search(&request);
+        let ever = answer.next_position.0.saturating_sub(1);
+        EventCounts { ever, kept: answer.next_position.0.saturating_sub(answer.oldest_position.0).min(ever) }
     }
 
     pub fn disk_done(&mut self, shard: ShardNumber, done: DiskDone) {

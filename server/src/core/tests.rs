@@ -20,7 +20,7 @@ use crate::auth::secret::Secret;
 use crate::catalog::control::{Control, ControlSettings};
 use crate::catalog::log::MemoryLog;
 use crate::catalog::set_up::SetUp;
-use crate::catalog::thread::{Acks, ControlThread, Publish};
+use crate::catalog::thread::{Acks, ControlThread, Files, Publish};
 use crate::core::mailbox::{Address, Message, mailbox};
 use crate::core::run;
 use crate::core::setup::CoreSetup;
@@ -577,7 +577,8 @@ fn a_streaming_key_writes_until_it_is_revoked() {
         std::fs::write(&file, "# none\n").unwrap();
         let (sender, answer) = sync_channel(1);
         let reply = Box::new(move |result: Result<_, _>| sender.send(result.unwrap()).unwrap());
-        server.control.as_ref().unwrap().handle().read_keys_file(file, Micros(2), reply).unwrap();
+        let files = Files { bootstrap_key: None, keys: file, jwt_secret: server.dir.path().join("jwt") };
+        server.control.as_ref().unwrap().handle().read_files(files, Micros(2), reply).unwrap();
         assert_eq!(answer.recv().unwrap().revoked, 1);
         for client in &mut clients {
             assert_eq!(client.post("/api/v1/events", Some(&key), &event("e", 2).to_string()).status, 401);

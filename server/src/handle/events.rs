@@ -101,6 +101,7 @@ pub fn not_appended(error: AppendError, shape: Shape, batch: &EventBatch) -> Pro
         )
         .text("scope", "shard"),
         AppendError::TooLarge => Problem::new(ErrorCode::BodyTooLarge, "the batch is larger than a segment can take"),
+        AppendError::QuotaExceeded { .. } => Problem::new(ErrorCode::QuotaExceeded, "the tenant's quota is used up"),
         AppendError::Overloaded => Problem::overloaded("too many events wait to be stored"),
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::tenant_id::Email;
 use crate::catalog::control::{Onboard, OnboardError, Onboarded};
+use crate::handle::body::{invalid, object};
 use crate::wire::response::{ContentType, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
 
@@ -30,21 +31,13 @@ pub struct CameIn {
 }
 
 pub fn read(body: &[u8], reply: &ReplyTo, came_in: CameIn) -> Result<Onboard, Problem> {
-    let refused = |code, message: String| Problem::new(code, message).fix("send {\"email\":\"name@example.com\"}");
-    // A list would be taken for the fields in their order.
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(refused(ErrorCode::BadRequest, "the body is not an object".to_owned()));
-    }
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| {
-        refused(if error.is_data() { ErrorCode::BadRequest } else { ErrorCode::InvalidJson }, error.to_string())
-    })?;
+    let body: Body<'_> = object(body).map_err(|problem| problem.fix("send {\"email\":\"name@example.com\"}"))?;
     let email = body.email.ok_or_else(|| Problem::new(ErrorCode::InvalidEmail, "email is missing"))?;
     let email = Email::parse(&email).map_err(|error| Problem::new(ErrorCode::InvalidEmail, error.to_string()))?;
     let request_id = reply.request_id.as_str().to_owned();
     Onboard::new(email, body.name.as_deref(), came_in.peer, request_id, came_in.at, came_in.monotonic_us).map_err(
         |error| {
-            Problem::new(ErrorCode::InvalidParameter, error.to_string())
-                .text("param", "name")
+            invalid("name", error.to_string())
                 .fix("leave the name out, or send 1 to 128 characters without control characters")
         },
     )
@@ -64,7 +57,7 @@ struct Answer<'a> {
     api_key: &'a str,
     tenant_id: &'a str,
     tier: &'a str,
-    events_quota: u64,
+    events_quota: Option<u64>,
     getting_started: GettingStarted,
 }
 
@@ -77,11 +70,7 @@ struct GettingStarted {
 }
 
 /// Appends the whole answer.
-pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, host: &str, result: &Result<Onboarded, OnboardError>) {
-    let made = match result {
-        Ok(made) => made,
-        Err(error) => return refused(*error).respond(out, reply),
-    };
+pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, host: &str, made: &Onboarded) {
     let key = made.api_key.expose();
     let auth = format!("-H 'Authorization: Bearer {key}'");
     let post = |path: &str, body: &str| {
@@ -106,7 +95,7 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, host: &str, result: &Result<On
     response.with_body(&body);
 }
 
-fn refused(error: OnboardError) -> Problem {
+pub fn refused(error: OnboardError) -> Problem {
     match error {
         OnboardError::TenantExists => {
             Problem::new(ErrorCode::TenantExists, "a tenant with this e-mail address exists already")
@@ -120,9 +109,4 @@ fn refused(error: OnboardError) -> Problem {
             Problem::new(ErrorCode::OutcomeUnknown, "the tenant may or may not have been made").text("scope", "catalog")
         }
     }
-}
-
-/// The control plane has more to do than it can.
-pub fn busy() -> Problem {
-    Problem::overloaded("too many changes wait to be made")
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
 
-use crate::auth::credentials::{ActingError, AuthError, Credentials, Presented};
+use crate::auth::credentials::{ActingError, AuthError, Credentials, Presented, Principal};
 use crate::auth::delta::SYSTEM_TENANT;
 use crate::auth::role::Permission;
+use crate::catalog::notes::NoteKind;
 use crate::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX, EVENT_BYTES_MAX};
-use crate::wire::http::{Head, Method};
+use crate::wire::http::{Head, Method, PlusSign, percent_decode};
 use crate::wire::status::{ErrorCode, Problem};
 
 /// What a request is for.
@@ -23,11 +24,49 @@ pub enum Endpoint {
     Onboard,
     Health,
     Ready,
+    Control(ControlEndpoint),
     /// OPTIONS of a path that answers to these.
     Methods(&'static str),
 }
 
-/// Who makes a request, and for whom.
+/// What is asked of the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlEndpoint {
+    CreateTenant,
+    ListTenants,
+    GetTenant,
+    ChangeTenant,
+    DeleteTenant,
+    ActivateTenant,
+    DeactivateTenant,
+    TenantStats,
+    GetQuotas,
+    SetQuotas,
+    MintKey,
+    ListKeys,
+    RotateKey,
+    RevokeKey,
+    RotateSelf,
+    RevokeSelf,
+    ReadAudit,
+}
+
+/// What a route asks of a request's credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Open to all.
+    Nothing,
+    /// Any credential, for itself.
+    Credential,
+    /// The permission, in a tenant that holds events: the credential's own, or the one that an operator names.
+    Tenant(Permission),
+    /// The permission, in the credential's own tenant. An operator may name one, or none yet.
+    Scope(Permission),
+    /// The permission, by one who acts for others.
+    Operator(Permission),
+}
+
+/// Who makes a request for a tenant's events.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub tenant: Tenant,
@@ -38,84 +77,266 @@ pub struct Access {
     pub generation: u32,
 }
 
+/// Who asks the control plane. It looks the credential up again.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub slot: u32,
+    pub generation: u32,
+    /// Where it acts. Absent for those who act for others and have named no tenant.
+    pub tenant: Option<Tenant>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Who {
+    Anyone,
+    Tenant(Access),
+    Caller(Caller),
+}
+
 /// A request that was let in.
 #[derive(Debug, Clone)]
 pub struct Admitted {
     pub endpoint: Endpoint,
-    /// `None` on routes that are open to all.
-    pub access: Option<Access>,
+    pub who: Who,
+    /// What stands in the path at the place of `{}`.
+    pub target: Option<Box<str>>,
 }
 
-struct Route {
+/// Something about a request that the audit log must know.
+#[derive(Debug, Clone, Copy)]
+pub struct Noticed {
+    pub kind: NoteKind,
+    /// The credential, by slot and generation.
+    pub credential: Option<(u32, u32)>,
+    pub tenant: Option<Tenant>,
+    pub route: &'static str,
+    pub permission: Option<Permission>,
+}
+
+/// What is decided about a request, and what of it is worth a note.
+pub struct Decided {
+    pub outcome: Result<(usize, Admitted), Problem>,
+    pub noticed: Option<Noticed>,
+}
+
+pub struct Route {
+    /// `{}` stands for one segment.
+    pub path: &'static str,
+    pub method: Method,
+    pub endpoint: Endpoint,
+    pub need: Need,
+    body_bytes_max: usize,
+    /// Whether the path has a `{}`: those that have none are found by a comparison.
+    has_target: bool,
+    /// What the path answers to, for refusals and OPTIONS.
+    allow: &'static str,
+    /// What the audit log calls it.
+    name: &'static str,
+}
+
+const fn route(
+    name: &'static str,
     path: &'static str,
     method: Method,
+    allow: &'static str,
+    need: Need,
     endpoint: Endpoint,
-    /// `None`: open to all.
-    permission: Option<Permission>,
-    body_bytes_max: usize,
-}
-
-const fn route(path: &'static str, method: Method, endpoint: Endpoint, permission: Option<Permission>) -> Route {
+) -> Route {
     let body_bytes_max = match endpoint {
         Endpoint::Event => EVENT_BYTES_MAX,
         Endpoint::EventBatch => BODY_BYTES_MAX,
         _ => CONTROL_BODY_BYTES_MAX,
     };
-    Route { path, method, endpoint, permission, body_bytes_max }
+    Route { path, method, endpoint, need, body_bytes_max, has_target: has_target(path), allow, name }
 }
 
-const ROUTES: [Route; 6] = [
-    route("/api/v1/events", Method::Post, Endpoint::Event, Some(Permission::Write)),
-    route("/api/v1/events/batch", Method::Post, Endpoint::EventBatch, Some(Permission::Write)),
-    route("/api/v1/events/query", Method::Get, Endpoint::Query, Some(Permission::Read)),
-    route("/api/v1/onboard/start", Method::Post, Endpoint::Onboard, None),
-    route("/health", Method::Get, Endpoint::Health, None),
-    route("/ready", Method::Get, Endpoint::Ready, None),
+const fn has_target(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'{' {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// A route, told once: its method, its path, what the path answers to, what it needs, what it is.
+macro_rules! routes {
+    ($($word:literal $path:literal [$allow:literal] $need:expr => $endpoint:expr,)+) => {
+        [$(route(concat!($word, " ", $path), $path, method($word), concat!($allow, ", OPTIONS"), $need, $endpoint),)+]
+    };
+}
+
+const fn method(word: &str) -> Method {
+    match word.as_bytes() {
+        b"GET" => Method::Get,
+        b"POST" => Method::Post,
+        b"PUT" => Method::Put,
+        b"DELETE" => Method::Delete,
+        _ => panic!("a method that no route has"),
+    }
+}
+
+use ControlEndpoint as C;
+use Endpoint::Control;
+use Permission::{Admin, ManageTenants, Read, Write};
+
+/// The one table. What data takes stands first: a path is looked for from the top.
+pub const ROUTES: [Route; 23] = routes![
+    "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Endpoint::Event,
+    "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Endpoint::EventBatch,
+    "GET" "/api/v1/events/query" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Query,
+    "GET" "/health" ["GET, HEAD"] Need::Nothing => Endpoint::Health,
+    "GET" "/ready" ["GET, HEAD"] Need::Nothing => Endpoint::Ready,
+    "POST" "/api/v1/onboard/start" ["POST"] Need::Nothing => Endpoint::Onboard,
+    "POST" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::CreateTenant),
+    "GET" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::ListTenants),
+    "GET" "/api/v1/tenants/{}" ["GET, HEAD, PUT, DELETE"] Need::Operator(ManageTenants) => Control(C::GetTenant),
+    "PUT" "/api/v1/tenants/{}" ["GET, HEAD, PUT, DELETE"] Need::Operator(ManageTenants) => Control(C::ChangeTenant),
+    "DELETE" "/api/v1/tenants/{}" ["GET, HEAD, PUT, DELETE"] Need::Operator(ManageTenants) => Control(C::DeleteTenant),
+    "GET" "/api/v1/tenants/{}/stats" ["GET, HEAD"] Need::Operator(ManageTenants) => Control(C::TenantStats),
+    "GET" "/api/v1/tenants/{}/quotas" ["GET, HEAD, PUT"] Need::Operator(ManageTenants) => Control(C::GetQuotas),
+    "PUT" "/api/v1/tenants/{}/quotas" ["GET, HEAD, PUT"] Need::Operator(ManageTenants) => Control(C::SetQuotas),
+    "POST" "/api/v1/tenants/{}/activate" ["POST"] Need::Operator(ManageTenants) => Control(C::ActivateTenant),
+    "POST" "/api/v1/tenants/{}/deactivate" ["POST"] Need::Operator(ManageTenants) => Control(C::DeactivateTenant),
+    "POST" "/api/v1/teams/agent-keys" ["GET, HEAD, POST"] Need::Scope(Admin) => Control(C::MintKey),
+    "GET" "/api/v1/teams/agent-keys" ["GET, HEAD, POST"] Need::Scope(Admin) => Control(C::ListKeys),
+    "DELETE" "/api/v1/teams/agent-keys/{}" ["DELETE"] Need::Scope(Admin) => Control(C::RevokeKey),
+    "POST" "/api/v1/teams/agent-keys/{}/rotate" ["POST"] Need::Scope(Admin) => Control(C::RotateKey),
+    "DELETE" "/api/v1/auth/keys/self" ["DELETE"] Need::Credential => Control(C::RevokeSelf),
+    "POST" "/api/v1/auth/keys/self/rotate" ["POST"] Need::Credential => Control(C::RotateSelf),
+    "GET" "/api/v1/audit/events" ["GET, HEAD"] Need::Scope(Admin) => Control(C::ReadAudit),
 ];
 
 impl Route {
-    const fn allow(&self) -> &'static str {
-        match self.method {
-            Method::Get => "GET, HEAD, OPTIONS",
-            _ => "POST, OPTIONS",
-        }
-    }
-
     fn answers_to(&self, method: Method) -> bool {
         method == self.method || (method == Method::Head && self.method == Method::Get)
+    }
+
+    /// What stands in `path` at the place of `{}`, if the path is this route's.
+    fn find<'a>(&self, path: &'a str) -> Option<Option<&'a str>> {
+        if !self.has_target {
+            return (self.path == path).then_some(None);
+        }
+        let (before, behind) = self.path.split_once("{}")?;
+        let target = path.strip_prefix(before)?.strip_suffix(behind)?;
+        (!target.is_empty() && !target.contains('/')).then_some(Some(target))
+    }
+
+    fn needs(&self) -> Option<Permission> {
+        match self.need {
+            Need::Nothing | Need::Credential => None,
+            Need::Tenant(permission) | Need::Scope(permission) | Need::Operator(permission) => Some(permission),
+        }
     }
 }
 
 /// Lets a request in, with the largest body that it may have, or says why not.
-pub fn admit(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Result<(usize, Admitted), Problem> {
+pub fn admit(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Decided {
     let path = head.path();
-    let route = ROUTES
-        .iter()
-        .find(|route| route.path == path)
-        .ok_or_else(|| Problem::new(ErrorCode::NotFound, "there is nothing at this path"))?;
-    if head.method() == Method::Options {
-        let endpoint = Endpoint::Methods(route.allow());
-        return Ok((CONTROL_BODY_BYTES_MAX, Admitted { endpoint, access: None }));
-    }
-    if !route.answers_to(head.method()) {
-        return Err(Problem::method_not_allowed(route.allow()));
-    }
-    let access = match route.permission {
-        Some(permission) => Some(authorize(head, permission, credentials, now)?),
-        None => None,
+    let mut at_path = ROUTES.iter().filter_map(|route| Some((route, route.find(path)?))).peekable();
+    let Some((first, _)) = at_path.peek() else {
+        return refused(Problem::new(ErrorCode::NotFound, "there is nothing at this path"), None);
     };
-    if route.method == Method::Post {
-        check_content(head)?;
+    let allow = first.allow;
+    if head.method() == Method::Options {
+        let admitted = Admitted { endpoint: Endpoint::Methods(allow), who: Who::Anyone, target: None };
+        return Decided { outcome: Ok((CONTROL_BODY_BYTES_MAX, admitted)), noticed: None };
     }
-    Ok((route.body_bytes_max, Admitted { endpoint: route.endpoint, access }))
+    let Some((route, target)) = at_path.find(|(route, _)| route.answers_to(head.method())) else {
+        return refused(Problem::method_not_allowed(allow), None);
+    };
+    let (who, noticed) = match authorize(head, route, credentials, now) {
+        Ok(authorized) => authorized,
+        Err(refusal) => return *refusal,
+    };
+    let content = match route.method {
+        Method::Post | Method::Put => check_content(head),
+        _ => Ok(()),
+    };
+    let target = match target.map(|target| percent_decode(target, PlusSign::IsItself)) {
+        None => None,
+        Some(Some(target)) => Some(Box::from(&*target)),
+        Some(None) => {
+            return refused(Problem::new(ErrorCode::BadRequest, "the path is not percent-encoded UTF-8"), noticed);
+        }
+    };
+    let admitted = Admitted { endpoint: route.endpoint, who, target };
+    Decided { outcome: content.map(|()| (route.body_bytes_max, admitted)), noticed }
 }
 
+fn refused(problem: Problem, noticed: Option<Noticed>) -> Decided {
+    Decided { outcome: Err(problem), noticed }
+}
+
+/// Who makes the request, and whether the audit log wants to know.
 fn authorize(
     head: &Head<'_>,
-    permission: Permission,
+    route: &'static Route,
     credentials: &mut Credentials,
     now: Micros,
-) -> Result<Access, Problem> {
+) -> Result<(Who, Option<Noticed>), Box<Decided>> {
+    if route.need == Need::Nothing {
+        return Ok((Who::Anyone, None));
+    }
+    let principal = authenticate(head, credentials, now).map_err(|(problem, is_attempt)| {
+        let (kind, route) = (NoteKind::AuthenticationFailed, route.name);
+        let noticed = Noticed { kind, credential: None, tenant: None, route, permission: None };
+        Box::new(refused(problem, is_attempt.then_some(noticed)))
+    })?;
+    let (slot, generation) = (principal.slot, principal.generation);
+    let notice = |kind, tenant| Noticed {
+        kind,
+        credential: Some((slot, generation)),
+        tenant: Some(tenant),
+        route: route.name,
+        permission: route.needs(),
+    };
+    let denied = |problem| Box::new(refused(problem, Some(notice(NoteKind::PermissionDenied, principal.tenant))));
+    if let Some(permission) = route.needs().filter(|permission| !principal.may(*permission)) {
+        return Err(denied(no_permission(permission)));
+    }
+    let is_operator = principal.acts_for_others();
+    let named = credentials.acting_tenant(&principal, head.x_tenant_id().map(text), head.x_workspace_id().map(text));
+    let named = match named {
+        Ok(row) => Some(row),
+        Err(ActingError::Forbidden) => return Err(denied(tenant_forbidden())),
+        // Not every route is about a tenant.
+        Err(_) if matches!(route.need, Need::Operator(_) | Need::Credential) => None,
+        // A suspended tenant has no events for anybody; its keys and its log are the operator's business.
+        Err(ActingError::Suspended(tenant)) if matches!(route.need, Need::Scope(_)) => credentials.tenant(tenant),
+        Err(ActingError::Unnamed) if matches!(route.need, Need::Scope(_)) => None,
+        Err(error) => return Err(Box::new(refused(no_tenant(error), None))),
+    };
+    let caller = |tenant| Who::Caller(Caller { slot, generation, tenant });
+    // A look at what is others', or at what only an admin may see. A change has a record of its own.
+    let used = |tenant| (route.method == Method::Get).then(|| notice(NoteKind::AdminRightUsed, tenant));
+    let tenant = named.map(|row| row.number);
+    match route.need {
+        Need::Nothing => unreachable!("such a route asks for no credential"),
+        Need::Credential => Ok((caller(Some(principal.tenant)), None)),
+        Need::Operator(_) if !is_operator => Err(denied(not_an_operator())),
+        Need::Operator(_) => Ok((caller(None), used(principal.tenant))),
+        Need::Scope(_) => Ok((caller(tenant), used(tenant.unwrap_or(principal.tenant)))),
+        Need::Tenant(_) => {
+            let row = named.expect("a request that names no tenant is refused");
+            if row.number == SYSTEM_TENANT {
+                // It has no shard to hold an event.
+                let message = "the system tenant has no events";
+                return Err(Box::new(refused(Problem::new(ErrorCode::TenantForbidden, message), None)));
+            }
+            let access =
+                Access { tenant: row.number, tenant_id: Arc::clone(&row.id), shard: row.shard, slot, generation };
+            let noticed = is_operator.then(|| notice(NoteKind::AdminRightUsed, row.number));
+            Ok((Who::Tenant(access), noticed))
+        }
+    }
+}
+
+/// Whose credential it is. The flag says that one was tried.
+fn authenticate(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Result<Principal, (Problem, bool)> {
     let mut presented = Presented::none();
     if let Some(value) = head.authorization() {
         presented = presented.authorization(value);
@@ -123,44 +344,44 @@ fn authorize(
     if let Some(value) = head.x_api_key() {
         presented = presented.api_key(value);
     }
-    let principal = credentials.authenticate(presented, now).map_err(|error| {
-        let message = match error {
-            AuthError::Missing => "a key is needed and none was sent",
-            AuthError::Conflicting => "two different keys were sent; send one",
-            AuthError::Refused => "the key is not known, or not good any more",
-        };
-        Problem::new(ErrorCode::Unauthorized, message)
-    })?;
-    if !principal.may(permission) {
-        let message = format!("this needs the permission {}, which the key does not have", permission.name());
-        return Err(Problem::new(ErrorCode::Forbidden, message).text("permission", permission.name()));
-    }
-    let forbidden =
-        || Problem::new(ErrorCode::TenantForbidden, "the tenant that the request names is not the key's own");
-    let row = credentials
-        .acting_tenant(&principal, head.x_tenant_id().map(text), head.x_workspace_id().map(text))
-        .map_err(|error| match error {
-            ActingError::Forbidden => forbidden(),
-            ActingError::Unknown => {
-                Problem::new(ErrorCode::NotFound, "the tenant that the request names does not exist")
-            }
-            ActingError::Unnamed => {
-                Problem::new(ErrorCode::BadRequest, "this key acts for others: name the tenant by X-Tenant-ID")
-                    .fix("send the header X-Tenant-ID: ID, or X-Workspace-ID: ws-N")
-            }
-            ActingError::Suspended => Problem::new(ErrorCode::TenantSuspended, "the tenant is suspended"),
-        })?;
-    if row.number == SYSTEM_TENANT {
-        // It has no shard to hold an event.
-        return Err(Problem::new(ErrorCode::TenantForbidden, "the system tenant has no events"));
-    }
-    Ok(Access {
-        tenant: row.number,
-        tenant_id: Arc::clone(&row.id),
-        shard: row.shard,
-        slot: principal.slot,
-        generation: principal.generation,
+    credentials.authenticate(presented, now).map_err(|error| match error {
+        AuthError::Missing => (Problem::new(ErrorCode::Unauthorized, "a key is needed and none was sent"), false),
+        AuthError::Conflicting => {
+            (Problem::new(ErrorCode::Unauthorized, "two different keys were sent; send one"), true)
+        }
+        AuthError::Refused => (not_good(), true),
     })
+}
+
+/// The one answer for a credential that is none, or none any more.
+pub fn not_good() -> Problem {
+    Problem::new(ErrorCode::Unauthorized, "the key is not known, or not good any more")
+}
+
+pub fn no_permission(permission: Permission) -> Problem {
+    let message = format!("this needs the permission {}, which the key does not have", permission.name());
+    Problem::new(ErrorCode::Forbidden, message).text("permission", permission.name())
+}
+
+pub fn not_an_operator() -> Problem {
+    Problem::new(ErrorCode::Forbidden, "tenants are managed with the bootstrap key, or by an admin of system")
+        .fix("use the bootstrap key, or a key with the role admin in the tenant system")
+}
+
+pub fn tenant_forbidden() -> Problem {
+    Problem::new(ErrorCode::TenantForbidden, "the tenant that the request names is not the key's own")
+}
+
+pub fn no_tenant(error: ActingError) -> Problem {
+    match error {
+        ActingError::Forbidden => tenant_forbidden(),
+        ActingError::Unknown => Problem::new(ErrorCode::NotFound, "the tenant that the request names does not exist"),
+        ActingError::Unnamed => {
+            Problem::new(ErrorCode::BadRequest, "this key acts for others: name the tenant by X-Tenant-ID")
+                .fix("send the header X-Tenant-ID: ID, or X-Workspace-ID: ws-N")
+        }
+        ActingError::Suspended(_) => Problem::new(ErrorCode::TenantSuspended, "the tenant is suspended"),
+    }
 }
 
 /// What is not text is nobody's name.
@@ -183,3 +404,6 @@ fn check_content(head: &Head<'_>) -> Result<(), Problem> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ pub trait Service {
     /// What is learnt from a head and kept until its body is here.
     type Context;
 
-    fn decide(&mut self, head: &Head<'_>) -> Decision<Self::Context>;
+    fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &ReplyTo) -> Decision<Self::Context>;
 
     /// Takes one whole request. `answer` is empty; what is written there leaves if the request was answered at once.
     fn handle(
@@ -350,9 +350,9 @@ impl<C> Connections<C> {
         let Some(connection) = slot.connection.as_mut() else { return };
         let Connection { http, reserved_bytes, has_large_bodies, changed_by, peer, .. } = &mut **connection;
         loop {
-            let step = http.step(input, now_us, |head, _| {
+            let step = http.step(input, now_us, |head, reply| {
                 budget.release(std::mem::take(reserved_bytes));
-                let decision = service.decide(head);
+                let decision = service.decide(head, *peer, reply);
                 let Decision::Accept { body_bytes_max, .. } = &decision else { return decision };
                 let body_bytes = match head.framing() {
                     BodyFraming::Length(bytes) if bytes <= *body_bytes_max as u64 => bytes as usize,

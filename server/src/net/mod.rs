@@ -2,6 +2,8 @@
 //!
 //! Owns the order of answers and every deadline of a connection. Never interprets a byte itself: it asks `wire`.
 
+pub mod by_address;
 pub mod connections;
 pub mod http1;
+pub mod rate_limit;
 pub mod wheel;

@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "the whole crate is a test")]
 
+mod authorization;
 mod events;
 mod harness;
 mod http;
+mod identity;
 mod lifecycle;
 mod protocol;
 mod queries;

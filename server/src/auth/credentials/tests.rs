@@ -3,6 +3,7 @@
 use ringlog_engine::ids::ShardNumber;
 
 use super::*;
+use crate::auth::delta::Quotas;
 use crate::auth::jwt::{Subject, TokenId, TokenSigner};
 use crate::auth::secret::Secret;
 
@@ -19,7 +20,7 @@ struct Fixture {
 }
 
 fn tenant_row(number: u32, id: &str, state: TenantState) -> TenantRow {
-    TenantRow { number: Tenant(number), id: id.into(), state, shard: ShardNumber(0), events_quota: None }
+    TenantRow { number: Tenant(number), id: id.into(), state, shard: ShardNumber(0), quotas: Quotas::UNLIMITED }
 }
 
 fn fixture() -> Fixture {
@@ -278,7 +279,7 @@ fn headers_may_name_only_the_own_tenant_unless_one_acts_for_others() {
         (None, Some("0"), Err(Forbidden), Err(Unknown)),
         (None, Some("ws-99999999999"), Err(Forbidden), Err(Unknown)),
         (None, Some("+2"), Err(Forbidden), Err(Unknown)),
-        (Some("rests"), None, Err(Forbidden), Err(Suspended)),
+        (Some("rests"), None, Err(Forbidden), Err(Suspended(Tenant(3)))),
     ] {
         assert_eq!(check(&developer, tenant, workspace), own, "own {tenant:?} {workspace:?}");
         assert_eq!(check(&bootstrap, tenant, workspace), others, "others {tenant:?} {workspace:?}");

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use super::*;
 use crate::auth::credentials::{Credentials, Presented};
 use crate::auth::secret::Secret;
+use crate::auth::secret_file::NamedSecret;
 use crate::auth::tenant_id::Email;
 use crate::catalog::control::ControlSettings;
 use crate::catalog::log::MemoryLog;
@@ -41,10 +42,14 @@ struct Fixture {
     cores: [Credentials; 2],
 }
 
+fn signing_secret() -> NamedSecret {
+    NamedSecret { kid: "k1".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") }
+}
+
 fn fixture(acknowledge_within: Duration) -> Fixture {
     let settings = ControlSettings { shard_count: 2, onboard_per_hour: 0 };
     let mut control = Control::open(MemoryLog::default(), settings).unwrap();
-    control.sign_with("k1", &Secret::new("0123456789abcdef0123456789abcdef"));
+    control.sign_with(&[signing_secret()]);
     let snapshot = control.snapshot();
     let acks = Arc::new(Acks::new(2, snapshot.epoch));
     let ((to_deltas, deltas), (to_stuck, stuck), (to_died, died)) = (channel(), channel(), channel());
@@ -76,7 +81,7 @@ fn the_answer_waits_for_the_last_core() {
     fixture.cores[1].apply(&delta);
     assert!(answer.try_recv().is_err());
     fixture.acks.acknowledge(1, fixture.cores[1].epoch());
-    let made = answer.recv().unwrap().unwrap();
+    let Done::Onboarded(made) = answer.recv().unwrap().unwrap() else { panic!("another answer") };
     for core in &mut fixture.cores {
         let presented = Presented::none().authorization(made.api_key.expose().as_bytes());
         assert_eq!(core.authenticate(presented, Micros(2)).unwrap().tenant, made.tenant);
@@ -91,7 +96,7 @@ fn a_core_that_does_not_turn_is_named_and_nothing_is_answered_as_done() {
     fixture.thread.handle().onboard(request("a@x.com"), to_answer).unwrap();
     let delta = fixture.deltas.recv().unwrap();
     fixture.acks.acknowledge(0, delta.epoch);
-    assert_eq!(answer.recv().unwrap(), Err(OnboardError::OutcomeUnknown));
+    assert_eq!(answer.recv().unwrap().unwrap_err(), Refused::OutcomeUnknown);
     let stuck = fixture.stuck.recv().unwrap();
     assert!(stuck < 2);
     fixture.thread.stop().unwrap();
@@ -103,7 +108,7 @@ fn many_at_once_are_each_answered_once_and_one_address_gets_one_tenant() {
     let (sender, answers) = channel();
     for number in 0..200 {
         let sender = sender.clone();
-        let reply = Box::new(move |answer: Result<Onboarded, OnboardError>| sender.send(answer.is_ok()).unwrap());
+        let reply = Box::new(move |answer: Answer| sender.send(answer.is_ok()).unwrap());
         fixture.thread.handle().onboard(request(&format!("a{}@x.com", number / 2)), reply).unwrap();
     }
     drop(sender);
@@ -150,8 +155,16 @@ fn a_full_queue_and_a_stopped_thread_are_busy() {
 fn the_key_file_is_read_again_on_demand() {
     let fixture = fixture(LONG);
     let (to_answer, answer) = reply();
-    let missing = PathBuf::from("/nonexistent/apikeys.conf");
-    fixture.thread.handle().read_keys_file(missing, Micros(1), to_answer).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let files = Files {
+        bootstrap_key: None,
+        keys: directory.path().join("apikeys.conf"),
+        jwt_secret: directory.path().join("jwt-secret"),
+    };
+    fixture.thread.handle().read_files(files, Micros(1), to_answer).unwrap();
+    // The secret was made, and the cores hear of it; the key file was not there.
+    let delta = fixture.deltas.recv().unwrap();
+    (0..2).for_each(|core| fixture.acks.acknowledge(core, delta.epoch));
     assert!(matches!(answer.recv().unwrap(), Err(KeysReadError::File(SetUpError::KeysFileMissing(_)))));
     fixture.thread.stop().unwrap();
 }

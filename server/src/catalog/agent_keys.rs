@@ -1,0 +1,178 @@
+//! Scoped keys of a tenant: minted, listed, rotated and revoked by its admins, and by each key for itself.
+//! Must never: give more than the giver has, or show a key a second time.
+
+use ringlog_engine::ids::{Micros, Tenant};
+
+use crate::auth::delta::{CredentialKind, SYSTEM_TENANT, SYSTEM_TENANT_ID};
+use crate::auth::jwt::TokenId;
+use crate::auth::role::{Permission, Role};
+use crate::catalog::command::{Answer, Authority, Call, Done, KeyView, Minted, Refused, Whose};
+use crate::catalog::control::Control;
+use crate::catalog::log::CatalogLog;
+use crate::catalog::name::Name;
+use crate::catalog::records::{Body, KeyRevoked, KeyRotated, NewKey, Origin};
+use crate::catalog::state::KeyEntry;
+use crate::limits::{KEYS_PER_TENANT_MAX, KEYS_SWEPT_MAX};
+
+const SECOND_US: i64 = 1_000_000;
+const DAY_US: i64 = 86_400 * SECOND_US;
+
+impl<L: CatalogLog> Control<L> {
+    pub(super) fn mint_key(
+        &mut self,
+        by: Authority,
+        call: &Call,
+        whose: &Whose,
+        name: &Name,
+        role: Role,
+        expires_in_days: Option<u32>,
+    ) -> Answer {
+        by.needs(Permission::Admin)?;
+        let tenant = self.target(by, whose)?;
+        if !role.permissions().is_subset_of(by.permissions) {
+            return Err(Refused::RoleAboveOwn);
+        }
+        if self.named_keys(tenant, name.as_str()).any(|key| key.is_live(call.at)) {
+            return Err(Refused::KeyExists);
+        }
+        self.sweep(tenant, call.at)?;
+        self.check_room(tenant)?;
+        let token_id = TokenId::random();
+        let mut key = self.new_key(tenant.0, CredentialKind::Jwt, role, name.as_str(), token_id.proof())?;
+        key.expires_at = expires_in_days.map(|days| call.at.0 + i64::from(days) * DAY_US);
+        self.commit_for(by, call, Body::KeyMinted(key.clone()))?;
+        Ok(self.minted(&key, &token_id, call, None))
+    }
+
+    pub(super) fn list_keys(&self, by: Authority, whose: &Whose, now: Micros) -> Answer {
+        by.needs(Permission::Admin)?;
+        let tenant = self.target(by, whose)?;
+        let keys = self.state().keys_of(tenant, CredentialKind::Jwt);
+        Ok(Done::Keys(keys.map(|key| view(key, now)).collect()))
+    }
+
+    pub(super) fn rotate_key(
+        &mut self,
+        by: Authority,
+        call: &Call,
+        whose: &Whose,
+        name: &str,
+        grace_seconds: u32,
+    ) -> Answer {
+        by.needs(Permission::Admin)?;
+        let tenant = self.target(by, whose)?;
+        let is_current = |key: &&KeyEntry| key.is_live(call.at) && key.replaced_by.is_none();
+        let old = self.named_keys(tenant, name).find(is_current).ok_or(Refused::NoKey)?.made.clone();
+        if !old.role.permissions().is_subset_of(by.permissions) {
+            return Err(Refused::RoleAboveOwn);
+        }
+        self.rotate(by, call, &old, grace_seconds)
+    }
+
+    /// Every key of that name, also one that lives on beside its successor.
+    pub(super) fn revoke_key(&mut self, by: Authority, call: &Call, whose: &Whose, name: &str) -> Answer {
+        by.needs(Permission::Admin)?;
+        let tenant = self.target(by, whose)?;
+        let keys: Vec<u64> = self.named_keys(tenant, name).map(|key| key.made.key).collect();
+        if keys.is_empty() {
+            return Err(Refused::NoKey);
+        }
+        for key in keys {
+            self.commit_for(by, call, Body::KeyRevoked(KeyRevoked { key }))?;
+        }
+        Ok(Done::Revoked)
+    }
+
+    pub(super) fn rotate_self(&mut self, by: Authority, call: &Call, grace_seconds: u32) -> Answer {
+        let own = self.own_key(by)?;
+        if own.replaced_by.is_some() {
+            return Err(Refused::KeyReplaced);
+        }
+        let old = own.made.clone();
+        self.rotate(by, call, &old, grace_seconds)
+    }
+
+    pub(super) fn revoke_self(&mut self, by: Authority, call: &Call) -> Answer {
+        let key = self.own_key(by)?.made.key;
+        self.commit_for(by, call, Body::KeyRevoked(KeyRevoked { key }))?;
+        Ok(Done::Revoked)
+    }
+
+    /// The caller's key, if it is one that was made here: a file's or a configuration's key would come back from there.
+    fn own_key(&self, by: Authority) -> Result<&KeyEntry, Refused> {
+        match by.kind {
+            CredentialKind::Jwt => self.state().key(by.key).ok_or(Refused::NoKey),
+            CredentialKind::Streaming | CredentialKind::Bootstrap => Err(Refused::NotHere(by.kind)),
+        }
+    }
+
+    /// The new key has the old one's name, role and expiry: a rotation gives nothing that was not there.
+    fn rotate(&mut self, by: Authority, call: &Call, old: &NewKey, grace_seconds: u32) -> Answer {
+        let tenant = Tenant(old.tenant);
+        let ends_at = match grace_seconds {
+            0 => None,
+            seconds => {
+                self.sweep(tenant, call.at)?;
+                self.check_room(tenant)?;
+                let graced = call.at.0 + i64::from(seconds) * SECOND_US;
+                Some(old.expires_at.map_or(graced, |expires_at| graced.min(expires_at)))
+            }
+        };
+        let token_id = TokenId::random();
+        let mut new = self.new_key(old.tenant, old.kind, old.role, &old.name, token_id.proof())?;
+        new.expires_at = old.expires_at;
+        let body = KeyRotated { old: old.key, old_expires_at: ends_at, new: new.clone() };
+        self.commit_for(by, call, Body::KeyRotated(body))?;
+        Ok(self.minted(&new, &token_id, call, Some((old.key, ends_at.map(Micros)))))
+    }
+
+    /// Expired keys keep their places until somebody needs one.
+    fn sweep(&mut self, tenant: Tenant, now: Micros) -> Result<(), Refused> {
+        let expired: Vec<u64> = self
+            .state()
+            .keys_of(tenant, CredentialKind::Jwt)
+            .filter(|key| !key.is_live(now))
+            .map(|key| key.made.key)
+            .take(KEYS_SWEPT_MAX)
+            .collect();
+        for key in expired {
+            self.commit(Body::KeyRevoked(KeyRevoked { key }), Origin::server(), now)?;
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, tenant: Tenant) -> Result<(), Refused> {
+        let count = self.state().keys_of(tenant, CredentialKind::Jwt).take(KEYS_PER_TENANT_MAX).count();
+        if count < KEYS_PER_TENANT_MAX { Ok(()) } else { Err(Refused::TooManyKeys { limit: KEYS_PER_TENANT_MAX }) }
+    }
+
+    fn named_keys<'a>(&'a self, tenant: Tenant, name: &'a str) -> impl Iterator<Item = &'a KeyEntry> {
+        self.state().keys_of(tenant, CredentialKind::Jwt).filter(move |key| key.made.name == name)
+    }
+
+    fn minted(&self, key: &NewKey, token_id: &TokenId, call: &Call, replaces: Option<(u64, Option<Micros>)>) -> Done {
+        let tenant = Tenant(key.tenant);
+        let tenant_id = match self.state().tenant(tenant) {
+            Some(entry) => entry.made.id.clone(),
+            None => {
+                assert_eq!(tenant, SYSTEM_TENANT);
+                SYSTEM_TENANT_ID.to_owned()
+            }
+        };
+        let api_key = self.token(key, &tenant_id, token_id, call.at);
+        let entry = self.state().key(key.key).expect("it was put there a moment ago");
+        Done::Minted(Minted { api_key, view: view(entry, call.at), tenant_id, replaces })
+    }
+}
+
+fn view(key: &KeyEntry, now: Micros) -> KeyView {
+    KeyView {
+        number: key.made.key,
+        name: key.made.name.clone(),
+        role: key.made.role,
+        created_at: key.created_at,
+        expires_at: key.made.expires_at.map(Micros),
+        replaced_by: key.replaced_by,
+        is_expired: !key.is_live(now),
+    }
+}

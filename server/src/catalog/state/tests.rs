@@ -1,0 +1,150 @@
+//! What can follow what, and that a replay gives what the last life had.
+
+use super::*;
+use crate::auth::role::Role;
+use crate::catalog::records::{KeyRevoked, Origin, Outcome, SigningSecretCreated, chain_digest};
+
+#[derive(Default)]
+struct Catalog {
+    state: State,
+    records: Vec<Record>,
+}
+
+impl Catalog {
+    fn put(&mut self, body: Body) -> Result<Vec<Change>, StateError> {
+        let at = Micros(self.records.len() as i64);
+        let record = Record { at, origin: Origin::server(), outcome: Outcome::Ok, prev: self.state.head(), body };
+        let changes = self.state.apply(&record, chain_digest(&record.encode()))?;
+        self.records.push(record);
+        Ok(changes)
+    }
+
+    fn key(&self, tenant: u32, kind: CredentialKind) -> NewKey {
+        let key = self.state.next_key();
+        let (slot, generation) = self.state.next_slot().unwrap();
+        let role = Role::Developer;
+        NewKey { key, slot, generation, tenant, kind, role, name: "k".into(), proof: [key as u8; 32], expires_at: None }
+    }
+
+    fn tenant(&self, id: &str, email: Option<&str>) -> TenantCreated {
+        TenantCreated {
+            number: self.state.next_tenant(),
+            id: id.into(),
+            name: id.into(),
+            email: email.map(str::to_owned),
+            tier: "free".into(),
+            events_quota: Some(1),
+            shard: 0,
+            key: None,
+        }
+    }
+}
+
+fn filled() -> Catalog {
+    let mut catalog = Catalog::default();
+    catalog.put(Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() })).unwrap();
+    catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
+    catalog.put(Body::TenantCreated(catalog.tenant("default", None))).unwrap();
+    catalog.put(Body::KeyMinted(catalog.key(1, CredentialKind::Streaming))).unwrap();
+    let key = NewKey { tenant: 2, ..catalog.key(1, CredentialKind::Jwt) };
+    let tenant = TenantCreated { key: Some(key), ..catalog.tenant("acme", Some("a@b.c")) };
+    catalog.put(Body::TenantCreated(tenant)).unwrap();
+    catalog
+}
+
+#[test]
+fn what_is_put_is_found() {
+    let catalog = filled();
+    assert_eq!(catalog.state.tenant_by_id("acme").unwrap().made.number, 2);
+    assert_eq!(catalog.state.tenant_by_email("a@b.c").unwrap().made.id, "acme");
+    assert_eq!(catalog.state.bootstrap().unwrap().made.key, 1);
+    assert_eq!(catalog.state.keys().count(), 3);
+    assert_eq!(catalog.state.kids(), ["k1"]);
+    // System, two tenants, three keys.
+    assert_eq!(catalog.state.snapshot().len(), 6);
+}
+
+#[test]
+fn what_cannot_follow_is_refused_and_changes_nothing() {
+    let mut catalog = filled();
+    let before = format!("{:?}", catalog.state);
+    let tenant = |id, email| catalog.tenant(id, email);
+    let key = catalog.key(2, CredentialKind::Jwt);
+    let streaming = catalog.key(2, CredentialKind::Streaming);
+    let wrong = [
+        (Body::TenantCreated(TenantCreated { number: 2, ..tenant("x", None) }), StateError::TenantNumber),
+        (Body::TenantCreated(TenantCreated { number: 4, ..tenant("x", None) }), StateError::TenantNumber),
+        (Body::TenantCreated(tenant("acme", None)), StateError::TenantIdTaken),
+        (Body::TenantCreated(tenant("system", None)), StateError::TenantIdTaken),
+        (Body::TenantCreated(tenant("x", Some("a@b.c"))), StateError::EmailTaken),
+        (Body::TenantCreated(TenantCreated { key: Some(key.clone()), ..tenant("x", None) }), StateError::KeyTenant),
+        (Body::KeyMinted(NewKey { tenant: 9, ..key.clone() }), StateError::NoSuchTenant),
+        (Body::KeyMinted(NewKey { key: 1, ..key.clone() }), StateError::KeyNumber),
+        (Body::KeyMinted(NewKey { slot: 0, ..key.clone() }), StateError::Slot),
+        (Body::KeyMinted(NewKey { generation: 2, ..key.clone() }), StateError::Slot),
+        (Body::KeyMinted(NewKey { proof: [2; 32], ..streaming.clone() }), StateError::ProofTaken),
+        (Body::KeyMinted(NewKey { kind: CredentialKind::Bootstrap, ..key.clone() }), StateError::KeyKind),
+        (Body::BootstrapKeySet(streaming), StateError::KeyKind),
+        (Body::BootstrapKeySet(NewKey { kind: CredentialKind::Bootstrap, ..key }), StateError::KeyTenant),
+        (Body::KeyRevoked(KeyRevoked { key: 9 }), StateError::NoSuchKey),
+        (Body::SigningSecretCreated(SigningSecretCreated { kid: "k1".into() }), StateError::SigningSecretTaken),
+    ];
+    for (body, expected) in wrong {
+        assert_eq!(catalog.put(body.clone()).unwrap_err(), expected, "{body:?}");
+    }
+    assert_eq!(format!("{:?}", catalog.state), before);
+}
+
+#[test]
+fn a_record_out_of_the_chain_is_refused() {
+    let catalog = filled();
+    let mut state = State::default();
+    for record in &catalog.records[1..] {
+        assert_eq!(state.apply(record, [1; 32]).unwrap_err(), StateError::Chain);
+    }
+    // A changed record breaks the chain at the next one.
+    state.apply(&catalog.records[0], chain_digest(b"something else")).unwrap();
+    assert_eq!(state.apply(&catalog.records[1], [1; 32]).unwrap_err(), StateError::Chain);
+}
+
+#[test]
+fn a_replay_gives_the_same_state() {
+    let mut catalog = filled();
+    catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap();
+    catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
+    catalog.put(Body::KeyMinted(catalog.key(2, CredentialKind::Jwt))).unwrap();
+    let mut state = State::default();
+    for record in &catalog.records {
+        let bytes = record.encode();
+        state.apply(&Record::decode(&bytes).unwrap(), chain_digest(&bytes)).unwrap();
+    }
+    assert_eq!(format!("{:?}", state.snapshot()), format!("{:?}", catalog.state.snapshot()));
+    assert_eq!((state.head(), state.record_count()), (catalog.state.head(), catalog.state.record_count()));
+}
+
+#[test]
+fn a_revoked_keys_slot_is_reused_under_a_new_generation() {
+    let mut catalog = filled();
+    catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap();
+    assert_eq!(catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap_err(), StateError::AlreadyRevoked);
+    assert_eq!(catalog.state.next_slot(), Some((1, 2)));
+    let key = catalog.key(1, CredentialKind::Streaming);
+    catalog.put(Body::KeyMinted(key)).unwrap();
+    assert_eq!(catalog.state.next_slot(), Some((3, 1)));
+}
+
+#[test]
+fn a_new_bootstrap_key_revokes_the_old_one() {
+    let mut catalog = filled();
+    let changes = catalog.put(Body::BootstrapKeySet(catalog.key(0, CredentialKind::Bootstrap))).unwrap();
+    let states: Vec<_> = changes
+        .iter()
+        .map(|change| match change {
+            Change::Credential(row) => (row.slot, row.state),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(states, [(0, CredentialState::Revoked), (3, CredentialState::Active)]);
+    assert_eq!(catalog.state.bootstrap().unwrap().made.key, 4);
+    assert_eq!(catalog.state.next_slot(), Some((0, 2)));
+}

@@ -1,0 +1,179 @@
+//! Requests to the control plane on their way: from a core to the control thread, and back to whoever asked.
+//!
+//! Owns who waits for which answer. Must never: wait for the control thread, which may be waiting for this core.
+//!
+//! ```text
+//! request ─► Command ─► control thread ─► durable ─► every core has it ─► Controlled ─► answer
+//!                                                     (a tenant's stats) ─► owner ─► EventsCounted ─► answer
+//! ```
+
+use std::net::IpAddr;
+
+use ringlog_engine::ids::{ShardNumber, Tenant};
+
+use crate::catalog::command::{Answer, Done};
+use crate::catalog::state::TenantEntry;
+use crate::catalog::thread::{Busy, ControlHandle, Reply};
+use crate::core::host::{Context, CoreHost, refuse};
+use crate::core::mailbox::Message;
+use crate::core::shards::EventCounts;
+use crate::core::slots::{SlotKey, Slots};
+use crate::handle::control::{self, Asking, Stats};
+use crate::handle::onboard::{self, CameIn};
+use crate::handle::routes::{Admitted, Caller, ControlEndpoint};
+use crate::limits::{AUDITS_IN_FLIGHT_MAX, CONTROLS_IN_FLIGHT_MAX};
+use crate::net::connections::{Asked, Connections, Handled};
+use crate::net::http1::Request;
+use crate::wire::status::Problem;
+
+/// Who waits for an answer.
+struct Waiter {
+    asked: Asked,
+    what: Waited,
+}
+
+enum Waited {
+    /// With what the client calls us.
+    Onboard {
+        authority: String,
+    },
+    Control(ControlEndpoint),
+    /// What the catalog knows of a tenant is there, and its shard is asked for the rest.
+    Counts {
+        tenant: Box<TenantEntry>,
+        keys: usize,
+        streaming_keys: usize,
+    },
+}
+
+pub struct Controls {
+    waiters: Slots<Waiter>,
+    /// Readers of the audit log among them.
+    audit_count: usize,
+}
+
+impl Controls {
+    pub fn new() -> Controls {
+        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX), audit_count: 0 }
+    }
+}
+
+impl CoreHost {
+    pub(super) fn onboard(
+        &mut self,
+        asked: Asked,
+        peer: IpAddr,
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let came_in = CameIn { peer, at: self.now.wall, monotonic_us: self.now.monotonic_us };
+        let onboard = match onboard::read(request.body, &asked.reply, came_in) {
+            Ok(onboard) => onboard,
+            Err(problem) => return refuse(&problem, &asked, answer),
+        };
+        let authority = onboard::authority(request.head.host()).to_owned();
+        let waiter = Waiter { asked, what: Waited::Onboard { authority } };
+        match self.ask_control(waiter, |control, reply| control.onboard(onboard, reply)) {
+            Ok(()) => Handled::Later,
+            Err(Busy) => refuse(&control::busy(), &asked, answer),
+        }
+    }
+
+    pub(super) fn control(
+        &mut self,
+        asked: Asked,
+        peer: IpAddr,
+        (endpoint, caller): (ControlEndpoint, Caller),
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let target = request.context.target.as_deref().unwrap_or_default();
+        let asking = Asking { endpoint, caller, target, query: request.head.query(), body: request.body };
+        let command = match control::read(&asking, peer, &asked.reply, self.now.wall) {
+            Ok(command) => command,
+            Err(problem) => return refuse(&problem, &asked, answer),
+        };
+        let is_audit = endpoint == ControlEndpoint::ReadAudit;
+        if is_audit && AUDITS_IN_FLIGHT_MAX <= self.controls.audit_count {
+            return refuse(&Problem::overloaded("too many read the audit log"), &asked, answer);
+        }
+        let waiter = Waiter { asked, what: Waited::Control(endpoint) };
+        match self.ask_control(waiter, |control, reply| control.command(command, reply)) {
+            Ok(()) if control::is_change(endpoint) => Handled::LaterChanged,
+            Ok(()) => {
+                self.controls.audit_count += usize::from(is_audit);
+                Handled::Later
+            }
+            Err(Busy) => refuse(&control::busy(), &asked, answer),
+        }
+    }
+
+    fn ask_control(
+        &mut self,
+        waiter: Waiter,
+        submit: impl FnOnce(&ControlHandle, Reply<Answer>) -> Result<(), Busy>,
+    ) -> Result<(), Busy> {
+        let key = self.controls.waiters.insert(waiter).map_err(|_| Busy)?;
+        let ticket = key.to_ticket();
+        let address = self.peers.address(self.core).clone();
+        let reply = move |answer: Answer| {
+            // A core that has gone has nobody left to tell.
+            let _ = address.send(Message::Controlled { ticket, answer: Box::new(answer) });
+        };
+        let submitted = submit(&self.control, Box::new(reply));
+        if submitted.is_err() {
+            self.controls.waiters.take(key);
+        }
+        submitted
+    }
+
+    pub(super) fn controlled(&mut self, ticket: u64, answer: Answer, connections: &mut Connections<Context>) {
+        let Some(Waiter { asked, what }) = self.controls.waiters.take(SlotKey::of_ticket(ticket)) else { return };
+        if let Ok(Done::Stats { tenant, keys, streaming_keys }) = answer {
+            return self.count_events(asked, tenant, (keys, streaming_keys), connections);
+        }
+        if matches!(what, Waited::Control(ControlEndpoint::ReadAudit)) {
+            self.controls.audit_count -= 1;
+        }
+        connections.answer(&asked, |out, reply| match (&what, &answer) {
+            (Waited::Onboard { authority }, Ok(Done::Onboarded(made))) => onboard::answer(out, reply, authority, made),
+            (Waited::Onboard { .. }, Err(refused)) => control::problem(refused).respond(out, reply),
+            (Waited::Onboard { .. }, Ok(other)) => unreachable!("onboarding is not answered by {other:?}"),
+            (Waited::Control(endpoint), answer) => control::answer(out, reply, *endpoint, answer),
+            (Waited::Counts { .. }, _) => unreachable!("the control plane has answered this one"),
+        });
+    }
+
+    /// Asks the owner of a tenant's shard what the catalog does not know.
+    fn count_events(
+        &mut self,
+        asked: Asked,
+        tenant: Box<TenantEntry>,
+        (keys, streaming_keys): (usize, usize),
+        connections: &mut Connections<Context>,
+    ) {
+        let (shard, number) = (ShardNumber(tenant.made.shard), Tenant(tenant.made.number));
+        let waiter = Waiter { asked, what: Waited::Counts { tenant, keys, streaming_keys } };
+        let Ok(key) = self.controls.waiters.insert(waiter) else { unreachable!("a place was free a moment ago") };
+        let ticket = key.to_ticket();
+        let owner = self.shard_owners[shard.0 as usize];
+        if owner == self.core {
+            let counts = self.shards.count_events(shard, number);
+            return self.counted(ticket, counts, connections);
+        }
+        let question = Message::CountEvents { from: self.core, ticket, shard, tenant: number };
+        if self.peers.ask(owner, question).is_err() {
+            self.controls.waiters.take(key);
+            let problem = Problem::overloaded("the tenant's core has too much to do");
+            connections.answer(&asked, |out, reply| problem.respond(out, reply));
+        }
+    }
+
+    pub(super) fn counted(&mut self, ticket: u64, counts: EventCounts, connections: &mut Connections<Context>) {
+        let waiter = self.controls.waiters.take(SlotKey::of_ticket(ticket));
+        if let Some(Waiter { asked, what: Waited::Counts { tenant, keys, streaming_keys } }) = waiter {
+            let stats = Stats { keys, streaming_keys, events_ever: counts.ever, events_kept: counts.kept };
+            connections.answer(&asked, |out, reply| control::answer_stats(out, reply, &tenant, &stats));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Requests to the control plane: a body and a path become a command, and what came of it becomes an answer.
+//!
+//! Owns the one way there and back; what tenants, keys and the audit log look like has a file each. Must never: let an
+//! answer with a key into a cache, or tell more of another tenant's things than of what is not there.
+
+use std::net::IpAddr;
+
+use ringlog_engine::ids::Micros;
+use serde_json::Value;
+
+use crate::catalog::command::{Answer, Call, Command, Done, Refused};
+use crate::catalog::state::TenantEntry;
+use crate::handle::onboard;
+use crate::handle::routes::{self, Caller, ControlEndpoint};
+use crate::handle::{agent_keys, audit, tenants};
+use crate::wire::response::{ContentType, HeaderValue, ReplyTo, Response};
+use crate::wire::status::{ErrorCode, Problem};
+
+/// A request that was let in, as its handler sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    pub endpoint: ControlEndpoint,
+    pub caller: Caller,
+    /// What the path names.
+    pub target: &'a str,
+    pub query: Option<&'a str>,
+    pub body: &'a [u8],
+}
+
+pub fn read(asking: &Asking<'_>, source: IpAddr, reply: &ReplyTo, at: Micros) -> Result<Command, Problem> {
+    use ControlEndpoint as C;
+    let what = match asking.endpoint {
+        C::CreateTenant
+        | C::ListTenants
+        | C::GetTenant
+        | C::ChangeTenant
+        | C::DeleteTenant
+        | C::ActivateTenant
+        | C::DeactivateTenant
+        | C::TenantStats
+        | C::GetQuotas
+        | C::SetQuotas => tenants::read(asking)?,
+        C::MintKey | C::ListKeys | C::RotateKey | C::RevokeKey | C::RotateSelf | C::RevokeSelf => {
+            agent_keys::read(asking)?
+        }
+        C::ReadAudit => audit::read(asking)?,
+    };
+    let Caller { slot, generation, .. } = asking.caller;
+    let call = Call { slot, generation, source, request_id: reply.request_id.as_str().to_owned(), at };
+    Ok(Command { call, what })
+}
+
+/// Whether what comes behind it on a connection may depend on it.
+pub fn is_change(endpoint: ControlEndpoint) -> bool {
+    use ControlEndpoint as C;
+    !matches!(endpoint, C::ListTenants | C::GetTenant | C::TenantStats | C::GetQuotas | C::ListKeys | C::ReadAudit)
+}
+
+/// Appends the whole answer.
+pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, answer: &Answer) {
+    use ControlEndpoint as C;
+    let done = match answer {
+        Ok(done) => done,
+        Err(refused) => return problem(refused).respond(out, reply),
+    };
+    let body = match done {
+        Done::Tenant(tenant) if matches!(endpoint, C::GetQuotas | C::SetQuotas) => tenants::quotas(tenant),
+        Done::Tenant(tenant) => tenants::tenant(tenant),
+        Done::Tenants { tenants, next } => tenants::list(tenants, *next),
+        Done::Minted(minted) => agent_keys::minted(minted),
+        Done::Keys(keys) => agent_keys::list(keys),
+        Done::Audit(page) => audit::page(page),
+        Done::Revoked => {
+            let mut response = Response::begin(out, 204, reply);
+            response.header("Cache-Control", &HeaderValue::from_static("no-store"));
+            return response.without_body();
+        }
+        Done::Onboarded(_) | Done::Stats { .. } => unreachable!("these have answers of their own"),
+    };
+    let status = match endpoint {
+        C::CreateTenant | C::MintKey | C::RotateKey | C::RotateSelf => 201,
+        // What it held goes later.
+        C::DeleteTenant => 202,
+        _ => 200,
+    };
+    put(out, reply, status, &body);
+}
+
+/// What is known of a tenant, by the catalog and by its shard.
+#[derive(Debug, Clone, Copy)]
+pub struct Stats {
+    pub keys: usize,
+    pub streaming_keys: usize,
+    pub events_ever: u64,
+    pub events_kept: u64,
+}
+
+/// Appends the whole answer.
+pub fn answer_stats(out: &mut Vec<u8>, reply: &ReplyTo, tenant: &TenantEntry, stats: &Stats) {
+    put(out, reply, 200, &tenants::stats(tenant, stats));
+}
+
+fn put(out: &mut Vec<u8>, reply: &ReplyTo, status: u16, body: &Value) {
+    let mut response = Response::begin(out, status, reply);
+    response.content_type(ContentType::Json).header("Cache-Control", &HeaderValue::from_static("no-store"));
+    response.with_body(body.to_string().as_bytes());
+}
+
+/// Why something was not done, as its caller is told.
+pub fn problem(refused: &Refused) -> Problem {
+    let forbidden = |message: &'static str| Problem::new(ErrorCode::Forbidden, message);
+    match refused {
+        Refused::Onboard(error) => onboard::refused(*error),
+        Refused::Unauthorized => routes::not_good(),
+        Refused::Permission(permission) => routes::no_permission(*permission),
+        Refused::NotAnOperator => routes::not_an_operator(),
+        Refused::NotHere(_) => forbidden("a key of this kind is changed where it was made")
+            .fix("change a streaming key in the key file, and the bootstrap key in the configuration"),
+        Refused::RoleAboveOwn => forbidden("the role has permissions that the key does not have")
+            .fix("ask for a role with no more permissions than your own"),
+        Refused::TenantForbidden => routes::tenant_forbidden(),
+        Refused::TenantUnnamed => routes::no_tenant(crate::auth::credentials::ActingError::Unnamed)
+            .fix("send the header X-Tenant-ID: ID, or tenant_id in the body"),
+        Refused::NotConfirmed => {
+            Problem::new(ErrorCode::InvalidParameter, "a tenant is deleted only if its id is repeated")
+                .text("param", "confirm")
+                .fix("repeat the tenant's id: ?confirm=ID")
+        }
+        Refused::NoTenant => Problem::new(ErrorCode::NotFound, "there is no such tenant"),
+        Refused::NoKey => Problem::new(ErrorCode::NotFound, "there is no such key"),
+        Refused::TenantExists => Problem::new(ErrorCode::AlreadyExists, "a tenant with this id exists already"),
+        Refused::KeyExists => Problem::new(ErrorCode::AlreadyExists, "a key with this name exists already")
+            .fix("choose another name, or rotate the key that has it"),
+        Refused::KeyReplaced => Problem::new(ErrorCode::AlreadyExists, "the key has been rotated already")
+            .fix("use the key that replaced it"),
+        Refused::TooManyKeys { limit } => {
+            Problem::new(ErrorCode::QuotaExceeded, "the tenant has as many keys as it can")
+                .fix("revoke keys that are not used")
+                .number("limit", *limit as u64)
+        }
+        Refused::RateLimited { retry_after_seconds } => {
+            Problem::new(ErrorCode::RateLimited, "the tenant's keys were changed too often")
+                .retry_after(u32::try_from(*retry_after_seconds).unwrap_or(u32::MAX))
+                .text("scope", "tenant")
+        }
+        Refused::Full => Problem::new(ErrorCode::StorageFull, "there is no room for another change"),
+        Refused::Unreadable => Problem::new(ErrorCode::DataDamaged, "the audit log cannot be read back")
+            .fix("ask the operator to run `ringlog audit verify`"),
+        Refused::OutcomeUnknown => {
+            Problem::new(ErrorCode::OutcomeUnknown, "the change may or may not have been made").text("scope", "catalog")
+        }
+    }
+}
+
+/// The control plane has more to do than it can.
+pub fn busy() -> Problem {
+    Problem::overloaded("too many changes wait to be made")
+}
