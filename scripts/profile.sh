@@ -52,8 +52,6 @@ if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
 fi
 ringlog=$(readlink -f "$ringlog")
-# Temporary: older load generators run closed without being told.
-closed=$("$load" run --help | grep -q -- '--closed' && echo --closed || true)
 
 mkdir -p "${BENCH_DIR:-$target}"
 work=$(mktemp -d "${BENCH_DIR:-$target}/profile.XXXXXX")
@@ -93,7 +91,7 @@ start_server() {
 # drive BATCH CONNECTIONS SECONDS RESULT: load, in the background.
 drive() {
     # shellcheck disable=SC2086
-    taskset -c 1 "$load" run --quiet $closed --ports-file "$work/ports.json" --tenants 4 --connections "$2" --batch "$1" --warmup 2 \
+    taskset -c 1 "$load" run --quiet --closed --ports-file "$work/ports.json" --tenants 4 --connections "$2" --batch "$1" --warmup 2 \
         --duration "$3" --server-pid "$server_pid" --json "$4" >"$work/load.log" 2>&1 &
     load_pid=$!
 }

@@ -79,10 +79,6 @@ done = function(summary)
     io.write(string.format("counted %d %d %d\n", summary.requests, summary.duration, errors))
 end
 END
-# Temporary: older load generators run closed without being told.
-closed=
-if [ "$client" = ringlog-load ] && "$load" run --help | grep -q -- '--closed'; then closed=--closed; fi
-
 # drive SECONDS: prints requests, microseconds, errors.
 drive() {
     if [ "$client" = wrk ]; then
@@ -90,7 +86,7 @@ drive() {
         sed -n 's/^counted //p' "$work/client.log"
     else
         # shellcheck disable=SC2086
-        taskset -c 1 "$load" run --quiet $closed --url "http://$address" --raw POST /api/v1/events --body "$work/body" \
+        taskset -c 1 "$load" run --quiet --closed --url "http://$address" --raw POST /api/v1/events --body "$work/body" \
             --header 'content-type: application/json' --key "$key" --accept-any-2xx --connections "$connections" --depth "$depth" \
             --warmup 0 --duration "$1" --json "$work/result.json" >"$work/client.log" 2>&1 || return 1
         echo "$(sed -n 's/.*"requests_good":\([0-9]*\).*/\1/p' "$work/result.json")" \

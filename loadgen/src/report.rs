@@ -71,7 +71,7 @@ pub fn run_text(result: &RunResult) -> String {
     }
     let warning = if result.loader_bound { "  THE LOAD GENERATOR IS THE BOTTLENECK" } else { "" };
     let starved = match result.loader_starved_percent {
-        Some(percent) if 1.0 < percent => format!(", kept from running at {percent:.0} % of the looks"),
+        Some(percent) if 1.0 < percent => format!(", waited for its CPU {percent:.0} % of the time"),
         _ => String::new(),
     };
     line("loader CPU", format!("{:.0} % of a core{starved}{warning}", result.loader_cpu_percent));

@@ -50,7 +50,8 @@ pub struct RunResult {
     pub server_cpu_us_per_event: Option<f64>,
     pub server_cpu_percent: Option<f64>,
     pub loader_cpu_percent: f64,
-    /// How often a sending thread was ready to run and the machine did not let it; absent where the kernel does not say.
+    /// Share of the time that a sending thread was ready to run and waited for its CPU; absent where the kernel does
+    /// not say. It is part of every latency: answers lay there meanwhile.
     pub loader_starved_percent: Option<f64>,
     pub flushes: Option<u64>,
     pub flushes_per_second: Option<f64>,

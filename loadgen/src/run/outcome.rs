@@ -15,8 +15,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// CPU time of a sending thread, in per cent, beyond which it had nothing left to give.
 const THREAD_BUSY_PERCENT: f64 = 95.0;
-/// More often than this a thread may not be kept from running: it would show at p99.
-const STARVED_PERCENT_MAX: f64 = 1.0;
+/// Share of the time that a sending thread may wait for its CPU. Below it the wait adds to latencies, which is why it
+/// is reported, but the load arrives; beyond it others had the CPU more than the thread.
+const STARVED_PERCENT_MAX: f64 = 50.0;
 /// A rate that is kept to less than this was not reached.
 const RATE_KEPT_MIN: f64 = 0.99;
 
@@ -171,7 +172,7 @@ mod tests {
         check(Some(200.0), 99.0, Some(1.0), false);
         check(None, 99.0, None, true);
         check(None, 80.0, None, false);
-        assert!(is_loader_bound(Some(200.0), Some(5.0), 20.0, Some(1.0)), "kept from running");
+        assert!(is_loader_bound(Some(200.0), Some(51.0), 20.0, Some(1.0)), "kept from running");
         assert!(!is_loader_bound(None, None, 20.0, None), "what is not known is not claimed");
     }
 }

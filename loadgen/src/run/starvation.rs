@@ -7,25 +7,21 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// Waking up takes some microseconds each time and is no starvation: this much of the time since the last look is.
-const STARVED_SHARE: f64 = 0.2;
-const STARVED_NS_MIN: u64 = 1_000_000;
-
 #[derive(Debug)]
 pub struct Starvation {
     /// `ran waited slices`, in nanoseconds.
     statistics: Option<File>,
     looked_at: u64,
     waited_ns: u64,
-    looks: u64,
-    starved: u64,
+    measured_ns: u64,
+    starved_ns: u64,
 }
 
 impl Starvation {
     /// Of the thread that calls this.
     pub fn new(now: u64) -> Self {
         let statistics = File::open("/proc/thread-self/schedstat").ok();
-        let mut starvation = Self { statistics, looked_at: now, waited_ns: 0, looks: 0, starved: 0 };
+        let mut starvation = Self { statistics, looked_at: now, waited_ns: 0, measured_ns: 0, starved_ns: 0 };
         starvation.waited_ns = starvation.read().unwrap_or_default();
         starvation
     }
@@ -36,14 +32,14 @@ impl Starvation {
         let (elapsed, waited) = (now.saturating_sub(self.looked_at), waited_ns.saturating_sub(self.waited_ns));
         (self.looked_at, self.waited_ns) = (now, waited_ns);
         if is_measured {
-            self.looks += 1;
-            self.starved += u64::from(is_starved(elapsed, waited));
+            self.measured_ns += elapsed;
+            self.starved_ns += waited;
         }
     }
 
-    /// The share of looks at which the thread had been kept waiting, in per cent.
+    /// The share of the measured time that the thread was ready to run and waited for a CPU, in per cent.
     pub fn percent(&self) -> Option<f64> {
-        (0 < self.looks).then(|| 100.0 * self.starved as f64 / self.looks as f64)
+        (0 < self.measured_ns).then(|| 100.0 * self.starved_ns as f64 / self.measured_ns as f64)
     }
 
     fn read(&self) -> Option<u64> {
@@ -53,27 +49,29 @@ impl Starvation {
     }
 }
 
-fn is_starved(elapsed_ns: u64, waited_ns: u64) -> bool {
-    STARVED_NS_MIN <= waited_ns && STARVED_SHARE * elapsed_ns as f64 <= waited_ns as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
-    fn waking_up_is_no_starvation() {
-        assert!(!is_starved(10_000_000, 900_000));
-        assert!(!is_starved(10_000_000, 1_900_000));
-        assert!(is_starved(10_000_000, 2_000_000));
-        assert!(!is_starved(1_000_000, 500_000));
-        // Kept away for so long that the look itself came late.
-        assert!(is_starved(110_000_000, 100_000_000));
+    fn it_is_the_share_of_the_measured_time() {
+        let mut statistics = tempfile::tempfile().unwrap();
+        statistics.write_all(b"5 1000000 3").unwrap();
+        let copy = statistics.try_clone().unwrap();
+        let mut starvation =
+            Starvation { statistics: Some(copy), looked_at: 0, waited_ns: 0, measured_ns: 0, starved_ns: 0 };
+        starvation.look(10_000_000, false);
+        statistics.write_all_at(b"5 3000000 4", 0).unwrap();
+        starvation.look(20_000_000, true);
+        assert_eq!(starvation.percent(), Some(20.0));
+        starvation.look(60_000_000, true);
+        assert_eq!(starvation.percent(), Some(4.0));
     }
 
     #[test]
     fn what_the_kernel_does_not_say_is_not_claimed() {
-        let mut unknown = Starvation { statistics: None, looked_at: 0, waited_ns: 0, looks: 0, starved: 0 };
+        let mut unknown = Starvation { statistics: None, looked_at: 0, waited_ns: 0, measured_ns: 0, starved_ns: 0 };
         unknown.look(10_000_000, true);
         assert_eq!(unknown.percent(), None);
         let mut warming_up = Starvation::new(0);

@@ -111,7 +111,7 @@ pub struct Ended {
     pub last_answer_at: u64,
     /// Every connection was lost before that.
     pub lost_all: bool,
-    /// How often it was ready to run and could not, in per cent of the looks; `None` where nobody knows.
+    /// Share of the time that it was ready to run and waited, in per cent; `None` where nobody knows.
     pub starved_percent: Option<f64>,
 }
 
