@@ -69,7 +69,7 @@ run_one() {
     *)
         "${on_server_core[@]}" "$ringlog" serve --data-dir "$work/data" --http 127.0.0.1:0 --tcp 127.0.0.1:0 \
             --ports-file "$ports" --onboard-per-hour 0 --cores 1 --durability "$mode" >"$work/server.log" 2>&1 &
-        set --
+        set -- --bootstrap-key "$bootstrap_key"
         ;;
     esac
     server_pid=$!

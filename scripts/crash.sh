@@ -116,8 +116,9 @@ round=0
 start_server
 wait_for_server
 # The tenants are made here, where nobody kills the server: their keys are in the ledger from now on.
-"$load" run --quiet --closed --ports-file "$ports" --ledger "$ledger" --tenants 4 --count 40 --connections 4 --seed "$seed" \
-    >>"$work/load.log" 2>&1 || { tail -n 30 "$work/load.log" >&2; fail "the first events were not taken"; }
+"$load" run --quiet --closed --ports-file "$ports" --bootstrap-key "$bootstrap_key" --ledger "$ledger" --tenants 4 \
+    --count 40 --connections 4 --seed "$seed" >>"$work/load.log" 2>&1 ||
+    { tail -n 30 "$work/load.log" >&2; fail "the first events were not taken"; }
 start_load
 
 interrupted_starts=0

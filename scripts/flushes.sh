@@ -73,8 +73,8 @@ start_server() {
     server_pid=$!
     wait_for_file "$ports" "$server_pid" || fail "$1: the server did not start"
     address=$(text http <"$ports")
-    key=$(onboard "$address" flushes) || true
-    [ -n "$key" ] || fail "$1: onboarding gave no key"
+    key=$(make_tenant "$address" flushes) || true
+    [ -n "$key" ] || fail "$1: no tenant could be made"
 }
 
 # Until the disk has seen no flush for three seconds. It may never come to that when others use it.

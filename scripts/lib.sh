@@ -8,6 +8,12 @@ release=$target/release
 ringlog=${SERVER_BIN:-$release/ringlog}
 load=${LOAD_BIN:-$release/ringlog-load}
 
+# With it a script makes tenants that nothing limits: an onboarded one is stopped by its quota. Servers that are started from here
+# take it from their environment.
+bootstrap_key=script-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+export RINGLOG_BOOTSTRAP_KEY=$bootstrap_key
+unset RINGLOG_BOOTSTRAP_KEY_FILE
+
 build_programs() {
     if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
         (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
@@ -88,10 +94,11 @@ median() {
     sort -g | awk '{ value[NR] = $1 } END { if (NR) print (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2; else print 0 }'
 }
 
-# onboard ADDRESS NAME: makes a tenant of ringlog and prints its key.
-onboard() {
-    curl -sf --max-time 10 -X POST -H 'Content-Type: application/json' -d "{\"email\":\"$2@$2.test\",\"name\":\"$2\"}" \
-        "http://$1/api/v1/onboard/start" | text api_key
+# make_tenant ADDRESS ID: makes a tenant of ringlog that nothing limits, and prints a key of it that writes and reads.
+make_tenant() {
+    local post=(curl -sf --max-time 10 -X POST -H 'Content-Type: application/json' -H "Authorization: Bearer $bootstrap_key")
+    "${post[@]}" -d "{\"id\":\"$2\",\"tier\":\"unlimited\"}" "http://$1/api/v1/tenants" >/dev/null || return 1
+    "${post[@]}" -d "{\"name\":\"script\",\"tenant_id\":\"$2\"}" "http://$1/api/v1/teams/agent-keys" | text api_key
 }
 
 # processes_of PID: it and all that descend from it.

@@ -83,9 +83,9 @@ sample() {
 
 sample
 anon_at_start=$anon_max
-"$load" run --quiet --closed --ports-file "$ports" --tenants "$tenants" --entities "$entities" --connections "$connections" \
-    --depth "$depth" --batch "$batch" --event-bytes "$event_bytes" --count $(((events + batch - 1) / batch)) \
-    --timeout 60 --json "$work/result.json" >"$work/load.log" 2>&1 &
+"$load" run --quiet --closed --ports-file "$ports" --bootstrap-key "$bootstrap_key" --tenants "$tenants" \
+    --entities "$entities" --connections "$connections" --depth "$depth" --batch "$batch" --event-bytes "$event_bytes" \
+    --count $(((events + batch - 1) / batch)) --timeout 60 --json "$work/result.json" >"$work/load.log" 2>&1 &
 load_pid=$!
 while kill -0 "$load_pid" 2>/dev/null; do
     kill -0 "$server_pid" 2>/dev/null || fail "the server ended under load"

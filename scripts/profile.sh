@@ -52,6 +52,8 @@ if [ -z "${SERVER_BIN:-}" ] || [ -z "${LOAD_BIN:-}" ]; then
     (cd "$root" && cargo build --release -p ringlog -p ringlog-load)
 fi
 ringlog=$(readlink -f "$ringlog")
+# With it the load generator makes tenants that nothing limits: an onboarded one is stopped by its quota.
+bootstrap_key=script-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 
 mkdir -p "${BENCH_DIR:-$target}"
 work=$(mktemp -d "${BENCH_DIR:-$target}/profile.XXXXXX")
@@ -73,8 +75,8 @@ trap 'exit 130' INT TERM
 
 start_server() {
     rm -rf "$work/data" "$work/ports.json"
-    taskset -c 0 "$ringlog" serve --data-dir "$work/data" --http 127.0.0.1:0 --tcp 127.0.0.1:0 --ports-file "$work/ports.json" \
-        --onboard-per-hour 0 --cores 1 --durability commit >"$work/server.log" 2>&1 &
+    RINGLOG_BOOTSTRAP_KEY=$bootstrap_key taskset -c 0 "$ringlog" serve --data-dir "$work/data" --http 127.0.0.1:0 --tcp 127.0.0.1:0 \
+        --ports-file "$work/ports.json" --onboard-per-hour 0 --cores 1 --durability commit >"$work/server.log" 2>&1 &
     server_pid=$!
     local tries=0
     until [ -s "$work/ports.json" ]; do
@@ -91,8 +93,8 @@ start_server() {
 # drive BATCH CONNECTIONS SECONDS RESULT: load, in the background.
 drive() {
     # shellcheck disable=SC2086
-    taskset -c 1 "$load" run --quiet --closed --ports-file "$work/ports.json" --tenants 4 --connections "$2" --batch "$1" --warmup 2 \
-        --duration "$3" --server-pid "$server_pid" --json "$4" >"$work/load.log" 2>&1 &
+    taskset -c 1 "$load" run --quiet --closed --ports-file "$work/ports.json" --bootstrap-key "$bootstrap_key" --tenants 4 \
+        --connections "$2" --batch "$1" --warmup 2 --duration "$3" --server-pid "$server_pid" --json "$4" >"$work/load.log" 2>&1 &
     load_pid=$!
 }
 

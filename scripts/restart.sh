@@ -131,8 +131,8 @@ start_server
 wait_for_health
 keys=()
 for tenant in a b c d; do
-    key=$(onboard "$address" "$tenant") || true
-    [ -n "$key" ] || fail "onboarding gave no key"
+    key=$(make_tenant "$address" "$tenant") || true
+    [ -n "$key" ] || fail "no tenant could be made"
     keys+=("$key")
 done
 one_segment=$(find "$data" -maxdepth 2 -path "$data/shard-*/log-*.seg" | head -n 1)

@@ -34,6 +34,9 @@ pub enum Behaviour {
     Locked,
 }
 
+/// With it a tenant is made, and not onboarded.
+pub const BOOTSTRAP_KEY: &str = "the-bootstrap-key";
+
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub key: String,
@@ -50,6 +53,8 @@ pub struct Store {
     pub events: Vec<Stored>,
     pub bodies: Vec<Vec<u8>>,
     pub tenant_count: u64,
+    /// What was asked for with the bootstrap key.
+    pub made: Vec<serde_json::Value>,
     pub gives_cursors: bool,
 }
 
@@ -195,6 +200,22 @@ fn respond(head: &str, body: &[u8], store: &mut Store) -> String {
             &serde_json::from_str(r#"{"event_type":"sample","entity_id":"s","payload":1,"metadata":{}}"#).unwrap(),
         );
         return http(201, &format!(r#"{{"tenant_id":"onboard-{key}","api_key":"{key}"}}"#));
+    }
+    if path == "/api/v1/tenants" {
+        if key != BOOTSTRAP_KEY {
+            return http(403, r#"{"error":"forbidden"}"#);
+        }
+        let made: serde_json::Value = serde_json::from_slice(body).unwrap();
+        store.made.push(made);
+        return http(201, "{}");
+    }
+    if path == "/api/v1/teams/agent-keys" {
+        let asked: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let tenant = asked["tenant_id"].as_str().unwrap();
+        if key != BOOTSTRAP_KEY || !store.made.iter().any(|made| made["id"] == tenant) {
+            return http(404, r#"{"error":"not_found"}"#);
+        }
+        return http(201, &format!(r#"{{"tenant_id":"{tenant}","api_key":"key-of-{tenant}"}}"#));
     }
     if path == "/health" {
         return http(200, r#"{"status":"healthy","version":"9.9","uptime_secs":1,"durability":"commit","io":"uring"}"#);

@@ -39,7 +39,8 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let mut cli = cli::Cli::parse();
+    cli.read_environment();
     let outcome = match cli.command {
         cli::Command::Run(args) => run::main(&args),
         cli::Command::Verify(args) => verify::main(&args),

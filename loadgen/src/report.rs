@@ -6,14 +6,21 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
 
+/// Flags whose values are in no result.
+const SECRET_FLAGS: [&str; 2] = ["--key", "--bootstrap-key"];
+
 /// As it was typed, but for keys: a result is kept and passed on.
 pub fn command_line() -> String {
+    without_secrets(std::env::args())
+}
+
+fn without_secrets(words: impl Iterator<Item = String>) -> String {
     let mut hides_next = false;
-    let words = std::env::args().map(|word| {
-        let is_secret = std::mem::replace(&mut hides_next, word == "--key");
+    let words = words.map(|word| {
+        let is_secret = std::mem::replace(&mut hides_next, SECRET_FLAGS.contains(&word.as_str()));
         match word.split_once('=') {
             _ if is_secret => "***".to_owned(),
-            Some(("--key", _)) => "--key=***".to_owned(),
+            Some((flag, _)) if SECRET_FLAGS.contains(&flag) => format!("{flag}=***"),
             _ => word,
         }
     });
@@ -127,7 +134,17 @@ pub fn time(us: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::time;
+    use super::{time, without_secrets};
+
+    #[test]
+    fn keys_are_in_no_recorded_command() {
+        let typed = "ringlog-load run --key a --key=b --bootstrap-key c --bootstrap-key=d --tenants 2";
+        let recorded = without_secrets(typed.split(' ').map(str::to_owned));
+        assert_eq!(
+            recorded,
+            "ringlog-load run --key *** --key=*** --bootstrap-key *** --bootstrap-key=*** --tenants 2"
+        );
+    }
 
     #[test]
     fn times_have_a_readable_unit() {

@@ -20,7 +20,7 @@ ringlog_start() {
 }
 
 ringlog_create() {
-    ringlog_key=$(onboard "$ringlog_address" compare)
+    ringlog_key=$(make_tenant "$ringlog_address" compare)
     [ -n "$ringlog_key" ]
 }
 

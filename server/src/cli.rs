@@ -224,6 +224,10 @@ struct Settings {
     /// Tenants that one address may onboard in an hour; 0 is without limit [default: 5]
     #[arg(long, value_name = "COUNT")]
     onboard_per_hour: Option<String>,
+    /// Proxies whose X-Forwarded-For says from which address a request comes, as in 10.0.0.0/8,192.0.2.1
+    /// [default: none, so that it is the socket's]
+    #[arg(long, value_name = "NETWORKS")]
+    trusted_proxies: Option<String>,
     /// Key that may act for every tenant; other users of this machine can see a flag, so prefer RINGLOG_BOOTSTRAP_KEY
     /// [default: made and printed once by the first run]
     #[arg(long, value_name = "KEY")]
@@ -258,6 +262,7 @@ impl Settings {
             ("segment_bytes", self.segment_bytes),
             ("io", self.io),
             ("onboard_per_hour", self.onboard_per_hour),
+            ("trusted_proxies", self.trusted_proxies),
             ("bootstrap_key", self.bootstrap_key),
             ("bootstrap_key_file", self.bootstrap_key_file),
             ("jwt_secret_file", self.jwt_secret_file),
@@ -364,9 +369,9 @@ mod tests {
         let line = "ringlog serve --data-dir d --http h --tcp t --syslog-tcp a --syslog-udp b --syslog-workspace 1 \
                     --cores 1 --shards 1 --durability commit --io auto --onboard-per-hour 0 --bootstrap-key k \
                     --jwt-secret-file j --keys-file f --ports-file p --sync dsync --segment-bytes 64MiB \
-                    --bootstrap-key-file b";
+                    --bootstrap-key-file b --trusted-proxies 10.0.0.0/8";
         match parse(line).unwrap() {
-            Command::Serve(flags) => assert_eq!(flags.values.len(), 18),
+            Command::Serve(flags) => assert_eq!(flags.values.len(), 19),
             other => panic!("{other:?}"),
         }
     }

@@ -15,9 +15,10 @@ use ringlog_engine::limits::{ALIGNMENT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_LIM
 use toml::de::{DeTable, DeValue};
 
 use crate::auth::secret::Secret;
+use crate::wire::forwarded::TrustedProxies;
 
 /// Every setting: its key in the file. The flag is `--key` with dashes, the variable `RINGLOG_KEY` in capitals.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "bootstrap_key",
     "bootstrap_key_file",
     "cores",
@@ -36,10 +37,13 @@ const KEYS: [&str; 18] = [
     "syslog_udp",
     "syslog_workspace",
     "tcp",
+    "trusted_proxies",
 ];
 
 const ENV_PREFIX: &str = "RINGLOG_";
 const ENV_CONFIG: &str = "RINGLOG_CONFIG";
+/// Variables of the load generator, which may be set in the same shell.
+const ENV_LOAD_PREFIX: &str = "RINGLOG_LOAD_";
 const DEFAULT_FILE: &str = "ringlog.toml";
 /// A configuration file is a page of text.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -75,6 +79,8 @@ pub struct Config {
     pub io: IoChoice,
     /// Per address; 0 is without limit.
     pub onboard_per_hour: u32,
+    /// Who may say for whom a request is, by `X-Forwarded-For`.
+    pub trusted_proxies: TrustedProxies,
     pub bootstrap_key: Option<Secret>,
     /// Read at a start and at SIGHUP. Never beside `bootstrap_key`.
     pub bootstrap_key_file: Option<PathBuf>,
@@ -207,6 +213,7 @@ impl RawConfig {
             onboard_per_hour: self
                 .value("onboard_per_hour", |text| number(text, 0, 1_000_000))?
                 .unwrap_or(ONBOARD_PER_HOUR),
+            trusted_proxies: self.value("trusted_proxies", networks)?.unwrap_or_default(),
             bootstrap_key: self.value("bootstrap_key", bootstrap_key)?,
             bootstrap_key_file: self.value("bootstrap_key_file", path)?,
             jwt_secret_file: self.value("jwt_secret_file", path)?.unwrap_or_else(|| data_dir.join("jwt-secret")),
@@ -263,7 +270,8 @@ fn read_environment(
     for (name, value) in environment {
         let name = name.to_string_lossy().into_owned();
         // Compose files pass on variables that nobody set.
-        if !name.starts_with(ENV_PREFIX) || value.is_empty() || is_kubernetes_link(&name) {
+        let is_ours = name.starts_with(ENV_PREFIX) && !name.starts_with(ENV_LOAD_PREFIX);
+        if !is_ours || value.is_empty() || is_kubernetes_link(&name) {
             continue;
         }
         if name == ENV_CONFIG {
@@ -368,6 +376,12 @@ fn number<T: std::str::FromStr + PartialOrd + fmt::Display>(text: &str, min: T, 
         Ok(number) if min <= number && number <= max => Ok(number),
         _ => Err(format!("{text:?} is not a number from {min} to {max}")),
     }
+}
+
+/// Addresses and networks between commas.
+fn networks(text: &str) -> Result<TrustedProxies, String> {
+    let named = text.split(',').map(str::trim).filter(|network| !network.is_empty());
+    TrustedProxies::parse(named).map_err(|error| error.to_string())
 }
 
 fn workspace(text: &str) -> Result<Tenant, String> {
@@ -476,6 +490,9 @@ impl fmt::Display for Config {
             self.jwt_secret_file.display(),
             self.keys_file.display()
         )?;
+        if !self.trusted_proxies.is_empty() {
+            write!(f, " trusted_proxies={}", self.trusted_proxies)?;
+        }
         if let Some(path) = &self.ports_file {
             write!(f, " ports_file={}", path.display())?;
         }

@@ -132,6 +132,10 @@ pub const QUERY_STEPS_PER_TURN: usize = 4;
 /// From this length on an answer is sent while it is being made. One send of a usual socket buffer.
 pub const STREAM_BYTES_MIN: usize = 256 * 1024;
 
+/// 503 `overloaded` beyond it: questions of one core's clients about what a tenant has stored. Each waits for the blocks
+/// that are on their way at most.
+pub const COUNTS_IN_FLIGHT_MAX: usize = 1024;
+
 /// 503 `overloaded` beyond it: changes and questions to the control plane that one core's clients wait for.
 pub const CONTROLS_IN_FLIGHT_MAX: usize = 256;
 

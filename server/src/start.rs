@@ -39,6 +39,7 @@ use crate::cli::Exit;
 use crate::config::{Config, Durability, IoChoice, SyncPrimitive};
 use crate::core;
 use crate::core::mailbox::{Address, Message, mailbox};
+use crate::core::rates::Rates;
 use crate::core::setup::{CoreSetup, CoreStarted};
 use crate::first_run::{FirstRun, Style};
 use crate::listeners::{ListenError, bind_udp, listen_tcp};
@@ -328,6 +329,7 @@ impl Server {
         let control =
             ControlThread::start(catalog.control, publish, Arc::clone(&acks), ACKNOWLEDGE_WITHIN).map_err(no_thread)?;
         let snapshot = Arc::new(catalog.snapshot);
+        let rates = Arc::new(Rates::default());
         let shard_owners: Arc<[usize]> = (0..dir.shard_count() as usize).map(|shard| shard % config.cores).collect();
         let cpus = cpus_to_pin(config.cores);
         // A core reports once, and its end may be a second report.
@@ -350,6 +352,8 @@ impl Server {
                 catalog: Arc::clone(&snapshot),
                 acks: Arc::clone(&acks),
                 control: control.handle(),
+                rates: Arc::clone(&rates),
+                trusted_proxies: config.trusted_proxies.clone(),
                 cursor_secret: catalog.cursor_secret,
                 started: started.clone(),
                 version: env!("CARGO_PKG_VERSION"),

@@ -20,6 +20,23 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Where a bootstrap key may stand that is not for others on the machine to see, as a command line is.
+const BOOTSTRAP_KEY_VARIABLE: &str = "RINGLOG_LOAD_BOOTSTRAP_KEY";
+
+impl Cli {
+    /// Takes from the environment what was not written.
+    pub fn read_environment(&mut self) {
+        let args = match &mut self.command {
+            Command::Run(args) => &mut **args,
+            Command::Sweep(sweep) => &mut sweep.run,
+            Command::Verify(_) | Command::Compare(_) | Command::Plot(_) => return,
+        };
+        if args.bootstrap_key.is_none() {
+            args.bootstrap_key = std::env::var(BOOTSTRAP_KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Send events, queries or a request of your own, and measure

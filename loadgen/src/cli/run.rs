@@ -19,6 +19,10 @@ PLACEHOLDERS in the path, the headers and the body of --raw:
 
 EXAMPLES
 
+  A tenant that is onboarded has a tier, and with it a quota of events and a rate of requests. Against ringlog, give the
+  server's bootstrap key, and the run makes tenants without limits:
+    export RINGLOG_LOAD_BOOTSTRAP_KEY=rl_bk_...
+
   What latency is at 50,000 events a second (open loop: a stalled server cannot slow the schedule down):
     ringlog-load run --rate 50000 --batch 10 --connections 64 --duration 60 --json result.json --hlog result.hlog
 
@@ -142,16 +146,20 @@ pub struct RunArgs {
     /// How often each entity is chosen: uniform, or zipf:EXPONENT
     #[arg(long, default_value = "uniform", value_name = "SKEW", help_heading = "Events")]
     pub entity_skew: String,
-    /// Tenants that are onboarded for this run
+    /// Tenants that are made for this run
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "key", help_heading = "Events")]
     pub tenants: u16,
     /// How often each tenant is chosen: uniform, or zipf:EXPONENT (default: connections take turns)
     #[arg(long, value_name = "SKEW", help_heading = "Events")]
     pub tenant_skew: Option<String>,
-    /// Use this key instead of onboarding; may be repeated, one tenant each
+    /// Use this key instead of making a tenant; may be repeated, one tenant each
     #[arg(long, value_name = "KEY", help_heading = "Events")]
     pub key: Vec<String>,
-    /// Begins the e-mail address that tenants are onboarded with (default: made from the time)
+    /// Make tenants without limits with this key (or RINGLOG_LOAD_BOOTSTRAP_KEY) instead of onboarding them: an
+    /// onboarded one is stopped by its quota
+    #[arg(long, value_name = "KEY", conflicts_with = "key", help_heading = "Events")]
+    pub bootstrap_key: Option<String>,
+    /// Begins the id, or the e-mail address, of the tenants that are made (default: made from the time)
     #[arg(long, value_name = "TEXT", help_heading = "Events")]
     pub tenant_prefix: Option<String>,
 

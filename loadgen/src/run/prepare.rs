@@ -1,4 +1,4 @@
-//! What is done once, before the first point is measured: the server is reached, tenants are onboarded, payloads made.
+//! What is done once, before the first point is measured: the server is reached, tenants and payloads are made.
 
 use super::check::check;
 use super::target_of;
@@ -214,7 +214,7 @@ async fn introduce(
     }
     let tenants = tenants::prepare(args, &mut client, ledger).await.map_err(|failure| match failure {
         Failure::Refused { status, message } if args.key.is_empty() => {
-            let message = format!("{message} (no tenant could be onboarded; --key KEY uses one that is there)");
+            let message = format!("{message} (no tenant could be made; --key KEY uses one that is there)");
             Failure::Refused { status, message }
         }
         other => other,

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::cli::{Cli, Command};
-use crate::fake::{Behaviour, FakeServer};
+use crate::fake::{BOOTSTRAP_KEY, Behaviour, FakeServer};
 use crate::result::RunResult;
 use clap::Parser;
+use serde_json::json;
 use std::sync::atomic::Ordering;
 
 /// One point, without signals and without progress.
@@ -49,6 +50,30 @@ fn a_good_server_is_measured() {
     assert!(300 < result.events_good);
     assert!(0.0 < result.service_p50_us && result.service_p50_us <= result.service_max_us);
     assert_eq!(result.response_p50_us, None);
+}
+
+#[test]
+fn with_a_bootstrap_key_tenants_are_made_without_limits() {
+    let server = FakeServer::start(Behaviour::Good);
+    let line = format!("--count 30 --tenants 3 --tenant-prefix mine --bootstrap-key {BOOTSTRAP_KEY}");
+    let result = run_against(&server, &line);
+    assert_eq!((result.requests_good, result.error_count), (30, 0));
+    let store = server.store.lock().unwrap();
+    let made: Vec<_> = store.made.iter().map(|made| (&made["id"], &made["tier"])).collect();
+    let expected = ["mine-0", "mine-1", "mine-2"].map(|id| (json!(id), json!("unlimited")));
+    assert_eq!(made, expected.iter().map(|(id, tier)| (id, tier)).collect::<Vec<_>>());
+    assert_eq!(store.tenant_count, 0, "nobody onboarded");
+    for event in &store.events {
+        assert!(event.key.starts_with("key-of-mine-"), "{}", event.key);
+    }
+}
+
+#[test]
+fn a_wrong_bootstrap_key_ends_the_run() {
+    let server = FakeServer::start(Behaviour::Good);
+    let failure = try_run(&server, "--count 1 --bootstrap-key not-the-key").unwrap_err();
+    assert_eq!(failure.exit_code(), 4, "{failure}");
+    assert_eq!(server.event_count(), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod million;
 use super::verdict::{Finding, Trouble};
 use super::*;
 use crate::cli::{Cli, Command};
-use crate::fake::{Behaviour, FakeServer, Stored};
+use crate::fake::{BOOTSTRAP_KEY, Behaviour, FakeServer, Stored};
 use crate::ledger;
 use crate::target::Target;
 use clap::Parser;
@@ -73,6 +73,21 @@ fn an_honest_server_passes_over_several_runs() {
         assert_eq!(verdict.runs, 1 + u16::from(cursors));
     }
     assert_eq!(server.store.lock().unwrap().tenant_count, 3, "the second run used the keys of the first");
+}
+
+#[test]
+fn tenants_made_with_a_bootstrap_key_are_read_back_with_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let server = FakeServer::start(Behaviour::Good);
+    send(&server, &ledger, &format!("--count 40 --tenants 2 --batch 1,5 --bootstrap-key {BOOTSTRAP_KEY}"));
+    // A run that goes on needs the bootstrap key no more: the ledger has the tenants' own.
+    send(&server, &ledger, "--count 40 --batch 1,5");
+    let verdict = judge(&server, &ledger);
+    assert_eq!(troubles(&verdict), []);
+    assert_eq!((verdict.events_read, verdict.runs), (server.event_count() as u64, 2));
+    let store = server.store.lock().unwrap();
+    assert_eq!((store.made.len(), store.tenant_count), (2, 0));
 }
 
 #[test]

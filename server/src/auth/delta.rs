@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
+use ringlog_engine::shard::Limits;
 
 use crate::auth::jwt::VerifyingKeys;
 use crate::auth::role::{Permission, Permissions, Role};
@@ -36,7 +37,7 @@ pub struct TenantRow {
     pub quotas: Quotas,
 }
 
-/// What a tenant may use; `None` is without limit. Whoever admits its events counts.
+/// What a tenant may use; `None` is without limit. Whoever admits its events counts those; requests count where they come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
     pub events_per_month: Option<u64>,
@@ -46,6 +47,11 @@ pub struct Quotas {
 
 impl Quotas {
     pub const UNLIMITED: Quotas = Quotas { events_per_month: None, stored_bytes: None, requests_per_second: None };
+
+    /// What the owner of the tenant's shard holds its batches against.
+    pub fn limits(&self) -> Limits {
+        Limits { events_per_month: self.events_per_month, stored_bytes: self.stored_bytes }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

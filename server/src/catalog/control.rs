@@ -77,6 +77,7 @@ pub enum OnboardError {
     TenantExists,
     RateLimited {
         retry_after_seconds: u64,
+        per_hour: u32,
     },
     /// No more tenants or keys fit, or the disk has no room. Nothing was changed.
     Full,
@@ -214,7 +215,8 @@ impl<L: CatalogLog> Control<L> {
     pub fn onboard(&mut self, request: &Onboard) -> Result<Onboarded, OnboardError> {
         // Addresses that exist count too, or this would be a way to try out whole lists of them.
         if let Err(retry) = self.limit.admit(request.source, request.monotonic_us) {
-            return Err(OnboardError::RateLimited { retry_after_seconds: retry.seconds });
+            let per_hour = self.limit.per_hour();
+            return Err(OnboardError::RateLimited { retry_after_seconds: retry.seconds, per_hour });
         }
         let id = request.email.tenant_id();
         let is_taken = self.state.tenant_by_email(request.email.as_str()).is_some();

@@ -34,6 +34,10 @@ impl OnboardLimit {
         OnboardLimit { per_hour, attempts_max: ATTEMPTS_MAX, recent: VecDeque::new(), by_address: HashMap::new() }
     }
 
+    pub fn per_hour(&self) -> u32 {
+        self.per_hour
+    }
+
     /// Counts an attempt, unless it is one too many. Refused attempts do not count: who waits gets through.
     pub fn admit(&mut self, source: IpAddr, now_us: u64) -> Result<(), RetryAfter> {
         if self.per_hour == 0 {

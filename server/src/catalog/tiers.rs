@@ -19,16 +19,17 @@ pub enum Tier {
 impl Tier {
     pub const ALL: [Tier; 6] = [Tier::Free, Tier::Indie, Tier::Studio, Tier::Scale, Tier::Enterprise, Tier::Unlimited];
 
-    /// The first seed's months. It knows no ceiling of bytes and none of requests that belongs to a tier.
+    /// The first seed's months; no tier has a ceiling of bytes. Requests a second are a guess: far above what an honest
+    /// client of the tier sends, far below what would keep a core from others.
     pub const fn quotas(self) -> Quotas {
-        let events_per_month = match self {
-            Tier::Free => Some(100_000),
-            Tier::Indie => Some(500_000),
-            Tier::Studio => Some(5_000_000),
-            Tier::Scale => Some(50_000_000),
-            Tier::Enterprise | Tier::Unlimited => None,
+        let (events_per_month, requests_per_second) = match self {
+            Tier::Free => (Some(100_000), Some(2_000)),
+            Tier::Indie => (Some(500_000), Some(5_000)),
+            Tier::Studio => (Some(5_000_000), Some(10_000)),
+            Tier::Scale => (Some(50_000_000), Some(50_000)),
+            Tier::Enterprise | Tier::Unlimited => (None, None),
         };
-        Quotas { events_per_month, stored_bytes: None, requests_per_second: None }
+        Quotas { events_per_month, stored_bytes: None, requests_per_second }
     }
 
     pub const fn name(self) -> &'static str {
@@ -110,7 +111,7 @@ mod tests {
     fn what_is_set_goes_before_the_tier_and_what_is_absent_does_not() {
         let read = |text: &str| serde_json::from_str::<Overrides>(text);
         let quotas = read(r#"{"events_per_month":"unlimited","stored_bytes":7}"#).unwrap().over(Tier::Free);
-        assert_eq!(quotas, Quotas { events_per_month: None, stored_bytes: Some(7), requests_per_second: None });
+        assert_eq!(quotas, Quotas { events_per_month: None, stored_bytes: Some(7), requests_per_second: Some(2_000) });
         assert_eq!(read(r#"{"events_per_month":null}"#).unwrap().over(Tier::Free), Tier::Free.quotas());
         assert_eq!(read(r#"{"events_per_month":0}"#).unwrap().over(Tier::Scale).events_per_month, Some(0));
         for wrong in [r#"{"events_per_month":-1}"#, r#"{"events_per_month":"none"}"#, r#"{"events":1}"#, "7"] {

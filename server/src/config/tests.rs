@@ -70,6 +70,7 @@ fn every_setting_is_accepted_from_every_place() {
         ("syslog_udp", "[::]:514"),
         ("syslog_workspace", "ws-7"),
         ("tcp", "[::1]:0"),
+        ("trusted_proxies", "10.0.0.0/8, 192.0.2.1,::1"),
     ];
     assert_eq!(values.map(|(key, _)| key), KEYS);
     refused(&values, &[], None, "bootstrap_key and bootstrap_key_file: set one of them");
@@ -87,6 +88,7 @@ fn every_setting_is_accepted_from_every_place() {
     assert_eq!(by_flag.durability, Durability::Interval(Duration::from_millis(10)));
     assert_eq!((by_flag.http.to_string().as_str(), by_flag.segment_bytes), ("127.0.0.1:0", 64 << 20));
     assert_eq!((by_flag.syslog_workspace, by_flag.shards), (Some(Tenant(7)), Some(8)));
+    assert!(by_flag.to_string().contains(" trusted_proxies=10.0.0.0/8,192.0.2.1/32,::1/128 "), "{by_flag}");
     assert!(!by_flag.to_string().contains("sixteen"), "{by_flag}");
     assert!(!format!("{by_flag:?}").contains("sixteen"));
 }
@@ -111,6 +113,7 @@ fn what_others_put_into_the_environment_is_no_setting() {
         ("RINGLOG_PORT", "tcp://10.0.0.1:3900"),
         ("RINGLOG_PORT_3900_TCP_ADDR", "10.0.0.1"),
         ("RINGLOG_SERVICE_HOST", "10.0.0.1"),
+        ("RINGLOG_LOAD_BOOTSTRAP_KEY", "the load generator's"),
         ("RINGLOG_HTTP", ""),
         ("PATH", "/bin"),
     ];
@@ -134,6 +137,9 @@ fn bad_values_name_the_place_and_what_would_be_right() {
     refused(&[("data_dir", "")], &[], None, "--data-dir");
     refused(&[("syslog_workspace", "0")], &[], None, "--syslog-workspace");
     refused(&[("onboard_per_hour", "many")], &[], None, "--onboard-per-hour");
+    for bad in ["10.0.0.1/8", "proxy.example.com", "10.0.0.0/8 192.0.2.1", "0.0.0.0/0"] {
+        refused(&[("trusted_proxies", bad)], &[], None, &format!("--trusted-proxies: \"{bad}\""));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! request ─► Command ─► control thread ─► durable ─► every core has it ─► Controlled ─► answer
-//!                                                     (a tenant's stats) ─► owner ─► EventsCounted ─► answer
+//!                                                     (what a tenant has stored) ─► usage ─► answer
 //! ```
 
 use std::net::IpAddr;
@@ -16,11 +16,11 @@ use crate::catalog::state::TenantEntry;
 use crate::catalog::thread::{Busy, ControlHandle, Reply};
 use crate::core::host::{Context, CoreHost, refuse};
 use crate::core::mailbox::Message;
-use crate::core::shards::EventCounts;
 use crate::core::slots::{SlotKey, Slots};
-use crate::handle::control::{self, Asking, Stats};
+use crate::handle::control::{self, Asking};
 use crate::handle::onboard::{self, CameIn};
 use crate::handle::routes::{Admitted, Caller, ControlEndpoint};
+use crate::handle::usage::About;
 use crate::limits::{AUDITS_IN_FLIGHT_MAX, CONTROLS_IN_FLIGHT_MAX};
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::net::http1::Request;
@@ -38,12 +38,6 @@ enum Waited {
         authority: String,
     },
     Control(ControlEndpoint),
-    /// What the catalog knows of a tenant is there, and its shard is asked for the rest.
-    Counts {
-        tenant: Box<TenantEntry>,
-        keys: usize,
-        streaming_keys: usize,
-    },
 }
 
 pub struct Controls {
@@ -62,11 +56,11 @@ impl CoreHost {
     pub(super) fn onboard(
         &mut self,
         asked: Asked,
-        peer: IpAddr,
+        client: IpAddr,
         request: &Request<'_, Admitted>,
         answer: &mut Vec<u8>,
     ) -> Handled {
-        let came_in = CameIn { peer, at: self.now.wall, monotonic_us: self.now.monotonic_us };
+        let came_in = CameIn { client, at: self.now.wall, monotonic_us: self.now.monotonic_us };
         let onboard = match onboard::read(request.body, &asked.reply, came_in) {
             Ok(onboard) => onboard,
             Err(problem) => return refuse(&problem, &asked, answer),
@@ -82,14 +76,14 @@ impl CoreHost {
     pub(super) fn control(
         &mut self,
         asked: Asked,
-        peer: IpAddr,
+        client: IpAddr,
         (endpoint, caller): (ControlEndpoint, Caller),
         request: &Request<'_, Admitted>,
         answer: &mut Vec<u8>,
     ) -> Handled {
         let target = request.context.target.as_deref().unwrap_or_default();
         let asking = Asking { endpoint, caller, target, query: request.head.query(), body: request.body };
-        let command = match control::read(&asking, peer, &asked.reply, self.now.wall) {
+        let command = match control::read(&asking, client, &asked.reply, self.now.wall) {
             Ok(command) => command,
             Err(problem) => return refuse(&problem, &asked, answer),
         };
@@ -129,9 +123,17 @@ impl CoreHost {
 
     pub(super) fn controlled(&mut self, ticket: u64, answer: Answer, connections: &mut Connections<Context>) {
         let Some(Waiter { asked, what }) = self.controls.waiters.take(SlotKey::of_ticket(ticket)) else { return };
-        if let Ok(Done::Stats { tenant, keys, streaming_keys }) = answer {
-            return self.count_events(asked, tenant, (keys, streaming_keys), connections);
-        }
+        let answer = match (&what, answer) {
+            (_, Ok(Done::Stats { tenant, keys, streaming_keys })) => {
+                let place = place_of(&tenant);
+                return self.count(asked, About::Stats { tenant, keys, streaming_keys }, place, connections);
+            }
+            (Waited::Control(ControlEndpoint::GetQuotas), Ok(Done::Tenant(tenant))) => {
+                let place = place_of(&tenant);
+                return self.count(asked, About::Quotas { tenant }, place, connections);
+            }
+            (_, answer) => answer,
+        };
         if matches!(what, Waited::Control(ControlEndpoint::ReadAudit)) {
             self.controls.audit_count -= 1;
         }
@@ -140,40 +142,11 @@ impl CoreHost {
             (Waited::Onboard { .. }, Err(refused)) => control::problem(refused).respond(out, reply),
             (Waited::Onboard { .. }, Ok(other)) => unreachable!("onboarding is not answered by {other:?}"),
             (Waited::Control(endpoint), answer) => control::answer(out, reply, *endpoint, answer),
-            (Waited::Counts { .. }, _) => unreachable!("the control plane has answered this one"),
         });
     }
+}
 
-    /// Asks the owner of a tenant's shard what the catalog does not know.
-    fn count_events(
-        &mut self,
-        asked: Asked,
-        tenant: Box<TenantEntry>,
-        (keys, streaming_keys): (usize, usize),
-        connections: &mut Connections<Context>,
-    ) {
-        let (shard, number) = (ShardNumber(tenant.made.shard), Tenant(tenant.made.number));
-        let waiter = Waiter { asked, what: Waited::Counts { tenant, keys, streaming_keys } };
-        let Ok(key) = self.controls.waiters.insert(waiter) else { unreachable!("a place was free a moment ago") };
-        let ticket = key.to_ticket();
-        let owner = self.shard_owners[shard.0 as usize];
-        if owner == self.core {
-            let counts = self.shards.count_events(shard, number);
-            return self.counted(ticket, counts, connections);
-        }
-        let question = Message::CountEvents { from: self.core, ticket, shard, tenant: number };
-        if self.peers.ask(owner, question).is_err() {
-            self.controls.waiters.take(key);
-            let problem = Problem::overloaded("the tenant's core has too much to do");
-            connections.answer(&asked, |out, reply| problem.respond(out, reply));
-        }
-    }
-
-    pub(super) fn counted(&mut self, ticket: u64, counts: EventCounts, connections: &mut Connections<Context>) {
-        let waiter = self.controls.waiters.take(SlotKey::of_ticket(ticket));
-        if let Some(Waiter { asked, what: Waited::Counts { tenant, keys, streaming_keys } }) = waiter {
-            let stats = Stats { keys, streaming_keys, events_ever: counts.ever, events_kept: counts.kept };
-            connections.answer(&asked, |out, reply| control::answer_stats(out, reply, &tenant, &stats));
-        }
-    }
+/// Whose shard knows what a tenant has stored.
+fn place_of(tenant: &TenantEntry) -> (ShardNumber, Tenant) {
+    (ShardNumber(tenant.made.shard), Tenant(tenant.made.number))
 }

@@ -17,7 +17,7 @@ use ringlog_engine::io::{DiskDone, Ring};
 use ringlog_engine::shard::Durability;
 
 use crate::auth::credentials::Credentials;
-use crate::catalog::notes::Note;
+use crate::catalog::notes::{Note, NoteKind};
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::appends::Appends;
 use crate::core::controls::Controls;
@@ -25,9 +25,11 @@ use crate::core::mailbox::{Mailbox, Message};
 use crate::core::notes::Notes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
+use crate::core::rates::Rates;
 use crate::core::setup::CoreSetup;
 use crate::core::shards::{OwnedShards, SearchFrom, ShardsOutcome};
 use crate::core::turns::{Host, Moment, Next, Pace};
+use crate::core::usage::Counts;
 use crate::handle::events::Shape;
 use crate::handle::health::{self, Health};
 use crate::handle::query::QueryKeys;
@@ -35,6 +37,7 @@ use crate::handle::routes::{self, Admitted, Endpoint, Who};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
+use crate::wire::forwarded::TrustedProxies;
 use crate::wire::http::Head;
 use crate::wire::params::CursorKey;
 use crate::wire::response::{HeaderValue, ReplyTo, Response};
@@ -62,6 +65,9 @@ pub struct CoreHost {
     /// Something has come up since the last work that the next one must do.
     pub(super) has_news: bool,
     pub(super) controls: Controls,
+    pub(super) counts: Counts,
+    pub(super) rates: Arc<Rates>,
+    trusted_proxies: TrustedProxies,
     notes: Notes,
     mailbox: Mailbox,
     acks: Arc<Acks>,
@@ -83,7 +89,7 @@ impl CoreHost {
     pub fn new(setup: CoreSetup, shards: OwnedShards, listener_count: u32, io_notice: String, now: Moment) -> CoreHost {
         let fingerprint = setup.dir.fingerprint();
         let event_id = setup.dir.event_id_key();
-        CoreHost {
+        let mut host = CoreHost {
             core: setup.core,
             shards,
             shard_owners: setup.shard_owners,
@@ -95,6 +101,9 @@ impl CoreHost {
             durability: setup.durability,
             has_news: false,
             controls: Controls::new(),
+            counts: Counts::new(),
+            rates: setup.rates,
+            trusted_proxies: setup.trusted_proxies,
             notes: Notes::default(),
             mailbox: setup.mailbox,
             acks: setup.acks,
@@ -109,7 +118,10 @@ impl CoreHost {
             started_us: now.monotonic_us,
             now,
             pace: Pace::default(),
-        }
+        };
+        // Before the first request: an open shard limits nobody.
+        host.set_limits(&setup.catalog);
+        host
     }
 
     /// Takes one message. Nothing else happens in between.
@@ -129,12 +141,15 @@ impl CoreHost {
             Message::Searched { ticket, answer } => self.queries.owner_answered(ticket, answer),
             Message::Delta(delta) => {
                 self.credentials.apply(&delta);
+                self.set_limits(&delta);
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
             Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, connections),
             Message::CountEvents { from, ticket, shard, tenant } => {
-                let counts = self.shards.count_events(shard, tenant);
-                self.peers.answer(from, Message::EventsCounted { ticket, counts });
+                let from = SearchFrom { core: from, ticket };
+                if let Some(counts) = self.shards.count_events(shard, from, tenant, self.now.wall) {
+                    self.peers.answer(from.core, Message::EventsCounted { ticket, counts });
+                }
             }
             Message::EventsCounted { ticket, counts } => self.counted(ticket, counts, connections),
             Message::ShardReadOnly { shard } => self.read_only_shards.push(shard),
@@ -230,10 +245,21 @@ impl Service for CoreHost {
 
     fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &ReplyTo) -> Decision<Admitted> {
         let decided = routes::admit(head, &mut self.credentials, self.now.wall);
+        if let Some(tenant) = decided.tenant
+            && let Err(problem) = self.check_rate(tenant, head)
+        {
+            return Decision::Reject(Box::new(problem));
+        }
         if let Some(noticed) = decided.noticed {
+            let client = self.trusted_proxies.client_of(peer, head);
             let now = (self.now.wall, self.now.monotonic_us);
-            if let Some(note) = self.notes.notice(&noticed, peer, reply.request_id.as_str(), now) {
+            if let Some(note) = self.notes.notice(&noticed, client, reply.request_id.as_str(), now) {
                 self.tell(note);
+            }
+            if noticed.kind == NoteKind::AuthenticationFailed
+                && let Err(problem) = self.check_guesses(client)
+            {
+                return Decision::Reject(Box::new(problem));
             }
         }
         match decided.outcome {
@@ -256,13 +282,18 @@ impl Service for CoreHost {
                 self.append(asked, Shape::Many, &access, request.body, answer)
             }
             (Endpoint::Query, Who::Tenant(access)) => self.query(asked, access, &request.head, answer),
+            (Endpoint::Usage, Who::Tenant(access)) => self.usage(asked, &access, answer),
             (Endpoint::Control(endpoint), Who::Caller(caller)) => {
-                self.control(asked, peer, (endpoint, caller), &request, answer)
+                let client = self.trusted_proxies.client_of(peer, &request.head);
+                self.control(asked, client, (endpoint, caller), &request, answer)
             }
-            (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query | Endpoint::Control(_), _) => {
+            (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query | Endpoint::Usage | Endpoint::Control(_), _) => {
                 unreachable!("the table of routes says what each of them needs")
             }
-            (Endpoint::Onboard, _) => self.onboard(asked, peer, &request, answer),
+            (Endpoint::Onboard, _) => {
+                let client = self.trusted_proxies.client_of(peer, &request.head);
+                self.onboard(asked, client, &request, answer)
+            }
             (Endpoint::Health, _) => {
                 health::answer(answer, &asked.reply, &self.health());
                 Handled::Now
@@ -320,6 +351,9 @@ impl Host for CoreHost {
             } else {
                 self.peers.answer(from.core, Message::Searched { ticket: from.ticket, answer });
             }
+        }
+        for (from, counts) in outcome.counted.drain(..) {
+            self.count_ended(from, counts, connections);
         }
         for shard in outcome.latched.drain(..) {
             self.read_only_shards.push(shard);

@@ -11,12 +11,14 @@ mod notes;
 pub mod null;
 mod peers;
 mod queries;
+pub mod rates;
 pub mod setup;
 mod shards;
 mod slots;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod usage;
 
 use ringlog_engine::io::clock::random_u64;
 use ringlog_engine::io::{IoMode, Ring, RingConfig, SyncMode};

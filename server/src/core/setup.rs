@@ -13,6 +13,8 @@ use ringlog_engine::shard::recover::RecoveryReport;
 use crate::auth::delta::Delta;
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::mailbox::{Address, Mailbox};
+use crate::core::rates::Rates;
+use crate::wire::forwarded::TrustedProxies;
 
 /// Everything a core needs. Built on the starting thread, moved to the core's own.
 pub struct CoreSetup {
@@ -37,6 +39,9 @@ pub struct CoreSetup {
     pub catalog: Arc<Delta>,
     pub acks: Arc<Acks>,
     pub control: ControlHandle,
+    /// One for all cores.
+    pub rates: Arc<Rates>,
+    pub trusted_proxies: TrustedProxies,
     /// Key of the cursors that queries hand out, the same on every core and after every restart.
     pub cursor_secret: [u8; 32],
     /// Told once, when the core's shards are open and it accepts, or why it cannot.

@@ -1,7 +1,8 @@
 //! The shards that a core owns.
 //!
-//! Owns their turns and the searches that have to wait until they can see what was appended before them. Must never:
-//! answer a search with less than its asker may know to be stored.
+//! Owns their turns, the searches that have to wait until they can see what was appended before them, and the counts that wait
+//! until what they count is written. Must never: answer a search with less than its asker may know to be stored, or tell
+//! of events that a crash may take back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use std::sync::Arc;
 use ringlog_engine::data_dir::DataDir;
 use ringlog_engine::event::EventBatch;
 use ringlog_engine::host::{Route, ShardHost};
-use ringlog_engine::ids::{BlockSequence, Position, ShardNumber, Tenant};
+use ringlog_engine::ids::{BlockSequence, Micros, Position, ShardNumber, Tenant};
 use ringlog_engine::io::clock::random_u64;
 use ringlog_engine::io::{DiskDone, Fill, Ring};
 use ringlog_engine::limits::{BLOCK_BYTES_TARGET, DISK_RESERVE_BYTES};
 use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
 use ringlog_engine::query::{Order, QuerySpec};
 use ringlog_engine::shard::recover::RecoveryReport;
-use ringlog_engine::shard::{Ack, AppendError, Durability, Now, ShardConfig};
+use ringlog_engine::shard::{Ack, AppendError, Durability, Limits, Now, ShardConfig, Usage};
 
 /// The core's time that commits may take, in thousandths: docs/architecture.md asks for 8 to 10 %.
 const COMMIT_SHARE_PERMILLE: u64 = 90;
@@ -28,18 +29,25 @@ pub struct SearchFrom {
     pub ticket: u64,
 }
 
-/// How many events a tenant had, and how many of them are still kept.
+/// What a tenant has stored, and how many of its events are still kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventCounts {
-    pub ever: u64,
+    pub usage: Usage,
     pub kept: u64,
 }
 
-/// A search that waits until a block is written.
+/// What waits until a block is written.
 struct Held {
     sequence: BlockSequence,
     from: SearchFrom,
-    request: ActiveRequest,
+    what: HeldWhat,
+}
+
+enum HeldWhat {
+    /// Searches then: it sees what is visible by then.
+    Search(ActiveRequest),
+    /// Has counted, and tells it then.
+    Counts(EventCounts),
 }
 
 struct Owned {
@@ -54,6 +62,7 @@ struct Owned {
 pub struct ShardsOutcome {
     pub acks: Vec<Ack>,
     pub searched: Vec<(SearchFrom, ActiveAnswer)>,
+    pub counted: Vec<(SearchFrom, EventCounts)>,
     /// Shards that take no more events, told once each.
     pub latched: Vec<ShardNumber>,
     /// Block writes are among the operations that wait for submission.
@@ -118,14 +127,26 @@ impl OwnedShards {
         let known = owned.host.shard();
         let sequence = known.appended_sequence();
         if may_run_ahead && is_first(&request) && !known.is_written(sequence) {
-            owned.held.push_back(Held { sequence, from, request });
+            owned.held.push_back(Held { sequence, from, what: HeldWhat::Search(request) });
             return None;
         }
         Some(known.search(&request))
     }
 
-    /// What a tenant has in a shard: every event that readers can see is counted.
-    pub fn count_events(&mut self, shard: ShardNumber, tenant: Tenant) -> EventCounts {
+    /// See `Shard::set_limits`.
+    pub fn set_limits(&mut self, shard: ShardNumber, tenant: Tenant, limits: Limits) {
+        self.get_mut(shard).host.shard_mut().set_limits(tenant, limits);
+    }
+
+    /// What a tenant has stored, as admission counts it at `wall`. `None`: the answer comes out of a later turn, when all that
+    /// it counts is written.
+    pub fn count_events(
+        &mut self,
+        shard: ShardNumber,
+        from: SearchFrom,
+        tenant: Tenant,
+        wall: Micros,
+    ) -> Option<EventCounts> {
         let spec = QuerySpec { order: Order::Descending, ..QuerySpec::all(tenant, 0) };
         let request = ActiveRequest {
             spec: Arc::new(spec),
@@ -136,9 +157,17 @@ impl OwnedShards {
             resume: None,
             matches_max: 0,
         };
-        let answer = self.get_mut(shard).host.shard().search(&request);
-        let ever = answer.next_position.0.saturating_sub(1);
-        EventCounts { ever, kept: answer.next_position.0.saturating_sub(answer.oldest_position.0).min(ever) }
+        let owned = self.get_mut(shard);
+        let known = owned.host.shard();
+        let usage = known.usage(tenant, wall);
+        let gone = known.search(&request).oldest_position.0.saturating_sub(1);
+        let counts = EventCounts { usage, kept: usage.stored_events.saturating_sub(gone) };
+        let sequence = known.appended_sequence();
+        if known.is_written(sequence) {
+            return Some(counts);
+        }
+        owned.held.push_back(Held { sequence, from, what: HeldWhat::Counts(counts) });
+        None
     }
 
     pub fn disk_done(&mut self, shard: ShardNumber, done: DiskDone) {
@@ -155,7 +184,10 @@ impl OwnedShards {
             outcome.deadline_us = [outcome.deadline_us, deadline_us].into_iter().flatten().min();
             let shard = owned.host.shard();
             while let Some(held) = owned.held.pop_front_if(|held| shard.is_written(held.sequence)) {
-                outcome.searched.push((held.from, shard.search(&held.request)));
+                match held.what {
+                    HeldWhat::Search(request) => outcome.searched.push((held.from, shard.search(&request))),
+                    HeldWhat::Counts(counts) => outcome.counted.push((held.from, counts)),
+                }
             }
             if shard.read_only().is_some() && !std::mem::replace(&mut owned.is_latch_told, true) {
                 outcome.latched.push(owned.number);

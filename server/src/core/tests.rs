@@ -22,8 +22,10 @@ use crate::catalog::log::MemoryLog;
 use crate::catalog::set_up::SetUp;
 use crate::catalog::thread::{Acks, ControlThread, Files, Publish};
 use crate::core::mailbox::{Address, Message, mailbox};
+use crate::core::rates::Rates;
 use crate::core::run;
 use crate::core::setup::CoreSetup;
+use crate::wire::forwarded::TrustedProxies;
 
 /// Nothing here waits for it to pass; a test that hangs ends by it.
 const LONG: Duration = Duration::from_secs(60);
@@ -80,6 +82,7 @@ impl Server {
         let (mailboxes, addresses): (Vec<_>, Vec<_>) = (0..options.cores).map(|_| mailbox()).unzip();
         let publish = Box::new(ToCores(addresses.clone()));
         let control = ControlThread::start(control, publish, Arc::clone(&acks), LONG).unwrap();
+        let rates = Arc::new(Rates::default());
         let (mut http, mut cores) = (Vec::new(), Vec::new());
         for (core, mailbox) in mailboxes.into_iter().enumerate() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -100,6 +103,8 @@ impl Server {
                 catalog: Arc::clone(&snapshot),
                 acks: Arc::clone(&acks),
                 control: control.handle(),
+                rates: Arc::clone(&rates),
+                trusted_proxies: TrustedProxies::default(),
                 cursor_secret: [7; 32],
                 started,
                 version: "0.0.0",

@@ -9,10 +9,10 @@ use ringlog_engine::ids::Micros;
 use serde_json::Value;
 
 use crate::catalog::command::{Answer, Call, Command, Done, Refused};
-use crate::catalog::state::TenantEntry;
 use crate::handle::onboard;
 use crate::handle::routes::{self, Caller, ControlEndpoint};
 use crate::handle::{agent_keys, audit, tenants};
+use crate::limits::TENANT_CHANGES_PER_MINUTE_MAX;
 use crate::wire::response::{ContentType, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
 
@@ -64,7 +64,8 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
         Err(refused) => return problem(refused).respond(out, reply),
     };
     let body = match done {
-        Done::Tenant(tenant) if matches!(endpoint, C::GetQuotas | C::SetQuotas) => tenants::quotas(tenant),
+        // Without what is used: a change that was made must not fail for what else could be told.
+        Done::Tenant(tenant) if endpoint == C::SetQuotas => tenants::quotas(tenant),
         Done::Tenant(tenant) => tenants::tenant(tenant),
         Done::Tenants { tenants, next } => tenants::list(tenants, *next),
         Done::Minted(minted) => agent_keys::minted(minted),
@@ -86,21 +87,8 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
     put(out, reply, status, &body);
 }
 
-/// What is known of a tenant, by the catalog and by its shard.
-#[derive(Debug, Clone, Copy)]
-pub struct Stats {
-    pub keys: usize,
-    pub streaming_keys: usize,
-    pub events_ever: u64,
-    pub events_kept: u64,
-}
-
 /// Appends the whole answer.
-pub fn answer_stats(out: &mut Vec<u8>, reply: &ReplyTo, tenant: &TenantEntry, stats: &Stats) {
-    put(out, reply, 200, &tenants::stats(tenant, stats));
-}
-
-fn put(out: &mut Vec<u8>, reply: &ReplyTo, status: u16, body: &Value) {
+pub(super) fn put(out: &mut Vec<u8>, reply: &ReplyTo, status: u16, body: &Value) {
     let mut response = Response::begin(out, status, reply);
     response.content_type(ContentType::Json).header("Cache-Control", &HeaderValue::from_static("no-store"));
     response.with_body(body.to_string().as_bytes());
@@ -142,6 +130,10 @@ pub fn problem(refused: &Refused) -> Problem {
             Problem::new(ErrorCode::RateLimited, "the tenant's keys were changed too often")
                 .retry_after(u32::try_from(*retry_after_seconds).unwrap_or(u32::MAX))
                 .text("scope", "tenant")
+                .rate_limit(
+                    format!("\"changes\";r=0;t={retry_after_seconds}"),
+                    format!("\"changes\";q={TENANT_CHANGES_PER_MINUTE_MAX};w=60"),
+                )
         }
         Refused::Full => Problem::new(ErrorCode::StorageFull, "there is no room for another change"),
         Refused::Unreadable => Problem::new(ErrorCode::DataDamaged, "the audit log cannot be read back")

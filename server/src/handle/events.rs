@@ -9,6 +9,7 @@ use ringlog_engine::ids::Version;
 use ringlog_engine::limits::BATCH_EVENTS_MAX;
 use ringlog_engine::shard::{AppendError, Appended, ReadOnly};
 
+use crate::handle::usage;
 use crate::limits::EVENT_BYTES_MAX;
 use crate::wire::answer::{Stored, put_stored, put_stored_batch};
 use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event};
@@ -101,7 +102,7 @@ pub fn not_appended(error: AppendError, shape: Shape, batch: &EventBatch) -> Pro
         )
         .text("scope", "shard"),
         AppendError::TooLarge => Problem::new(ErrorCode::BodyTooLarge, "the batch is larger than a segment can take"),
-        AppendError::QuotaExceeded { .. } => Problem::new(ErrorCode::QuotaExceeded, "the tenant's quota is used up"),
+        AppendError::QuotaExceeded { kind, used, quota, resets_at } => usage::exceeded(kind, used, quota, resets_at),
         AppendError::Overloaded => Problem::overloaded("too many events wait to be stored"),
     }
 }

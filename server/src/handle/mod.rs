@@ -16,4 +16,5 @@ pub mod onboard;
 pub mod query;
 pub mod routes;
 mod tenants;
+pub mod usage;
 pub mod x402;

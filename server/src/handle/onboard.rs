@@ -25,7 +25,7 @@ struct Body<'a> {
 /// Where and when a request came in.
 #[derive(Debug, Clone, Copy)]
 pub struct CameIn {
-    pub peer: IpAddr,
+    pub client: IpAddr,
     pub at: ringlog_engine::ids::Micros,
     pub monotonic_us: u64,
 }
@@ -35,7 +35,7 @@ pub fn read(body: &[u8], reply: &ReplyTo, came_in: CameIn) -> Result<Onboard, Pr
     let email = body.email.ok_or_else(|| Problem::new(ErrorCode::InvalidEmail, "email is missing"))?;
     let email = Email::parse(&email).map_err(|error| Problem::new(ErrorCode::InvalidEmail, error.to_string()))?;
     let request_id = reply.request_id.as_str().to_owned();
-    Onboard::new(email, body.name.as_deref(), came_in.peer, request_id, came_in.at, came_in.monotonic_us).map_err(
+    Onboard::new(email, body.name.as_deref(), came_in.client, request_id, came_in.at, came_in.monotonic_us).map_err(
         |error| {
             invalid("name", error.to_string())
                 .fix("leave the name out, or send 1 to 128 characters without control characters")
@@ -100,9 +100,14 @@ pub fn refused(error: OnboardError) -> Problem {
         OnboardError::TenantExists => {
             Problem::new(ErrorCode::TenantExists, "a tenant with this e-mail address exists already")
         }
-        OnboardError::RateLimited { retry_after_seconds } => {
+        OnboardError::RateLimited { retry_after_seconds, per_hour } => {
             Problem::new(ErrorCode::RateLimited, "too many tenants were asked for from this address")
                 .retry_after(u32::try_from(retry_after_seconds).unwrap_or(u32::MAX))
+                .text("scope", "address")
+                .rate_limit(
+                    format!("\"onboard\";r=0;t={retry_after_seconds}"),
+                    format!("\"onboard\";q={per_hour};w=3600"),
+                )
         }
         OnboardError::Full => Problem::new(ErrorCode::StorageFull, "there is no room for another tenant"),
         OnboardError::OutcomeUnknown => {

@@ -1,6 +1,7 @@
 //! Which request goes where, and who may: decided from the head, before one byte of the body is asked for.
 //!
-//! Owns the one table of routes. Order of refusals: path, method, credential, permission, tenant, media type, encoding.
+//! Owns the one table of routes. Order of refusals: path, method, credential, permission, tenant, media type, encoding; that a
+//! tenant asks too often is said before all that follows its credential.
 //! A request that may not be made learns nothing about what it asked for.
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub enum Endpoint {
     Event,
     EventBatch,
     Query,
+    /// What a tenant has used of what it may.
+    Usage,
     Onboard,
     Health,
     Ready,
@@ -115,6 +118,8 @@ pub struct Noticed {
 
 /// What is decided about a request, and what of it is worth a note.
 pub struct Decided {
+    /// Whose credential it has, if it has a good one: the request counts for that tenant, whatever becomes of it.
+    pub tenant: Option<Tenant>,
     pub outcome: Result<(usize, Admitted), Problem>,
     pub noticed: Option<Noticed>,
 }
@@ -184,10 +189,11 @@ use Endpoint::Control;
 use Permission::{Admin, ManageTenants, Read, Write};
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 23] = routes![
+pub const ROUTES: [Route; 24] = routes![
     "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Endpoint::Event,
     "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Endpoint::EventBatch,
     "GET" "/api/v1/events/query" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Query,
+    "GET" "/api/v1/usage" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Usage,
     "GET" "/health" ["GET, HEAD"] Need::Nothing => Endpoint::Health,
     "GET" "/ready" ["GET, HEAD"] Need::Nothing => Endpoint::Ready,
     "POST" "/api/v1/onboard/start" ["POST"] Need::Nothing => Endpoint::Onboard,
@@ -243,14 +249,15 @@ pub fn admit(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Dec
     let allow = first.allow;
     if head.method() == Method::Options {
         let admitted = Admitted { endpoint: Endpoint::Methods(allow), who: Who::Anyone, target: None };
-        return Decided { outcome: Ok((CONTROL_BODY_BYTES_MAX, admitted)), noticed: None };
+        return Decided { tenant: None, outcome: Ok((CONTROL_BODY_BYTES_MAX, admitted)), noticed: None };
     }
     let Some((route, target)) = at_path.find(|(route, _)| route.answers_to(head.method())) else {
         return refused(Problem::method_not_allowed(allow), None);
     };
-    let (who, noticed) = match authorize(head, route, credentials, now) {
+    let mut tenant = None;
+    let (who, noticed) = match authorize(head, route, credentials, now, &mut tenant) {
         Ok(authorized) => authorized,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return Decided { tenant, ..*refusal },
     };
     let content = match route.method {
         Method::Post | Method::Put => check_content(head),
@@ -260,23 +267,25 @@ pub fn admit(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Dec
         None => None,
         Some(Some(target)) => Some(Box::from(&*target)),
         Some(None) => {
-            return refused(Problem::new(ErrorCode::BadRequest, "the path is not percent-encoded UTF-8"), noticed);
+            let problem = Problem::new(ErrorCode::BadRequest, "the path is not percent-encoded UTF-8");
+            return Decided { tenant, ..refused(problem, noticed) };
         }
     };
     let admitted = Admitted { endpoint: route.endpoint, who, target };
-    Decided { outcome: content.map(|()| (route.body_bytes_max, admitted)), noticed }
+    Decided { tenant, outcome: content.map(|()| (route.body_bytes_max, admitted)), noticed }
 }
 
 fn refused(problem: Problem, noticed: Option<Noticed>) -> Decided {
-    Decided { outcome: Err(problem), noticed }
+    Decided { tenant: None, outcome: Err(problem), noticed }
 }
 
-/// Who makes the request, and whether the audit log wants to know.
+/// Who makes the request, and whether the audit log wants to know. `whose` becomes the tenant of a good credential.
 fn authorize(
     head: &Head<'_>,
     route: &'static Route,
     credentials: &mut Credentials,
     now: Micros,
+    whose: &mut Option<Tenant>,
 ) -> Result<(Who, Option<Noticed>), Box<Decided>> {
     if route.need == Need::Nothing {
         return Ok((Who::Anyone, None));
@@ -286,6 +295,7 @@ fn authorize(
         let noticed = Noticed { kind, credential: None, tenant: None, route, permission: None };
         Box::new(refused(problem, is_attempt.then_some(noticed)))
     })?;
+    *whose = Some(principal.tenant);
     let (slot, generation) = (principal.slot, principal.generation);
     let notice = |kind, tenant| Noticed {
         kind,

@@ -6,13 +6,13 @@ use ringlog_engine::ids::Micros;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::auth::delta::TenantState;
+use crate::auth::delta::{Quotas, TenantState};
 use crate::auth::tenant_id::check_chosen;
 use crate::catalog::command::What;
 use crate::catalog::state::TenantEntry;
-use crate::catalog::tiers::{Overrides, Tier};
+use crate::catalog::tiers::{Ceiling, Overrides, Tier};
 use crate::handle::body::{invalid, name, number, object, parameters};
-use crate::handle::control::{Asking, Stats};
+use crate::handle::control::Asking;
 use crate::handle::routes::ControlEndpoint;
 use crate::limits::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
 use crate::wire::status::Problem;
@@ -38,6 +38,9 @@ struct Changed<'a> {
     tier: Option<Cow<'a, str>>,
 }
 
+/// Whoever makes a tenant by hand knows for whom it is.
+const TIER_DEFAULT: Tier = Tier::Unlimited;
+
 pub fn read(asking: &Asking<'_>) -> Result<What, Problem> {
     use ControlEndpoint as C;
     let named = asking.target.to_owned();
@@ -47,7 +50,7 @@ pub fn read(asking: &Asking<'_>) -> Result<What, Problem> {
             check_chosen(&new.id).map_err(|error| {
                 invalid("id", error.to_string()).fix("send 1 to 64 lower-case letters, digits and inner dashes")
             })?;
-            let tier = new.tier.map_or(Ok(Tier::Free), |text| tier(&text))?;
+            let tier = new.tier.map_or(Ok(TIER_DEFAULT), |text| tier(&text))?;
             What::CreateTenant { name: name(new.name.as_ref().unwrap_or(&new.id))?, id: new.id.into_owned(), tier }
         }
         C::ListTenants => {
@@ -80,7 +83,7 @@ pub fn read(asking: &Asking<'_>) -> Result<What, Problem> {
         C::ActivateTenant => What::SetTenantState { named, state: TenantState::Active },
         C::DeactivateTenant => What::SetTenantState { named, state: TenantState::Suspended },
         C::TenantStats => What::TenantStats { named },
-        C::SetQuotas => What::SetQuotas { named, overrides: object::<Overrides>(asking.body)? },
+        C::SetQuotas => What::SetQuotas { named, overrides: overrides(asking.body)? },
         other => unreachable!("{other:?} is not about tenants"),
     })
 }
@@ -90,6 +93,15 @@ fn tier(text: &str) -> Result<Tier, Problem> {
         let known: Vec<&str> = Tier::ALL.iter().map(|tier| tier.name()).collect();
         invalid("tier", "there is no such tier").fix(format!("send one of {}", known.join(", ")))
     })
+}
+
+fn overrides(body: &[u8]) -> Result<Overrides, Problem> {
+    let overrides: Overrides = object(body)?;
+    if overrides.requests_per_second == Some(Ceiling::At(0)) {
+        return Err(invalid("requests_per_second", "requests_per_second is at least 1, or unlimited")
+            .fix("deactivate the tenant to refuse all of its requests"));
+    }
+    Ok(overrides)
 }
 
 pub fn moment(at: Micros) -> String {
@@ -106,7 +118,7 @@ pub fn tenant(entry: &TenantEntry) -> Value {
         "status": status(entry.state),
         "active": entry.state == TenantState::Active,
         "tier": entry.tier.name(),
-        "quotas": in_force(entry),
+        "quotas": in_force(&entry.quotas()),
         "created_at": moment(entry.created_at),
         "updated_at": moment(entry.updated_at),
     });
@@ -133,28 +145,26 @@ pub fn quotas(entry: &TenantEntry) -> Value {
     json!({
         "tenant_id": entry.made.id,
         "tier": entry.tier.name(),
-        "quotas": in_force(entry),
+        "quotas": in_force(&entry.quotas()),
         "overrides": entry.overrides,
     })
 }
 
-pub fn stats(entry: &TenantEntry, stats: &Stats) -> Value {
+/// What the catalog knows of a tenant.
+pub fn stats(entry: &TenantEntry, keys: usize, streaming_keys: usize) -> Value {
     json!({
         "tenant_id": entry.made.id,
         "workspace_id": format!("ws-{}", entry.made.number),
         "status": status(entry.state),
         "tier": entry.tier.name(),
-        "quotas": in_force(entry),
-        "keys": stats.keys,
-        "streaming_keys": stats.streaming_keys,
-        "events_total": stats.events_ever,
-        "events_stored": stats.events_kept,
+        "quotas": in_force(&entry.quotas()),
+        "keys": keys,
+        "streaming_keys": streaming_keys,
         "created_at": moment(entry.created_at),
     })
 }
 
-fn in_force(entry: &TenantEntry) -> Value {
-    let quotas = entry.quotas();
+pub fn in_force(quotas: &Quotas) -> Value {
     json!({
         "events_per_month": quotas.events_per_month,
         "stored_bytes": quotas.stored_bytes,

@@ -17,7 +17,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::net::rate_limit::{Bucket, Left, Rate, Refused, whole_seconds};
 
-/// 4,096 addresses at once and 512 shared rows: below half a megabyte a core.
+/// 4,096 addresses at once and 512 shared rows: below half a megabyte.
 const SETS: usize = 512;
 const WAYS: usize = 8;
 
@@ -37,7 +37,7 @@ impl Customer {
     }
 }
 
-/// Rows by customer. One core's own.
+/// Rows by customer.
 struct Table<R> {
     /// Random, so that nobody can choose addresses that meet in one set.
     key: [u64; 2],
@@ -96,7 +96,7 @@ impl AddressRates {
 }
 
 /// Bad credentials of one address that are answered as such in any minute; further ones get a 429.
-const FAILURES_PER_MINUTE: usize = 10;
+pub const FAILURES_PER_MINUTE: usize = 10;
 const MINUTE_US: u64 = 60_000_000;
 
 /// How long until a bad credential is answered as such again.
@@ -114,7 +114,7 @@ pub struct BadCredentials {
 }
 
 impl BadCredentials {
-    /// `key` is random, and the core's own.
+    /// `key` is random.
     pub fn new(key: [u64; 2]) -> BadCredentials {
         BadCredentials { table: Table::new(key, SETS, Failures::NONE) }
     }

@@ -6,4 +6,5 @@ pub mod by_address;
 pub mod connections;
 pub mod http1;
 pub mod rate_limit;
+pub mod tenant_rates;
 pub mod wheel;

@@ -12,14 +12,11 @@
 const UNIT: u64 = 1_000_000;
 const SECOND_US: u64 = 1_000_000;
 
-pub const RATE_LIMIT: &str = "RateLimit";
-pub const RATE_LIMIT_POLICY: &str = "RateLimit-Policy";
-
 /// What one is allowed: `per_second` for ever, and `burst` at once after a rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    per_second: u32,
-    burst: u32,
+    pub(super) per_second: u32,
+    pub(super) burst: u32,
 }
 
 impl Rate {

@@ -11,6 +11,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::wire::http::Head;
+
+const FORWARDED_FOR: &[u8] = b"x-forwarded-for";
+
 /// A guess: nobody has so many networks of proxies, and each request looks at all of them.
 const NETWORKS_MAX: usize = 64;
 /// Proxies in a row that are believed. A head cannot hold more than some thousand.
@@ -91,6 +95,13 @@ impl Network {
     }
 }
 
+/// As it is written in a configuration.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.prefix_bits)
+    }
+}
+
 fn bits_of(address: IpAddr) -> u32 {
     match address {
         IpAddr::V4(_) => Ipv4Addr::BITS,
@@ -125,8 +136,21 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// The address that limits, the audit log and the events of a request are about. `forwarded_for` are the values of
-    /// its `X-Forwarded-For` headers in the order in which they came.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The address that limits and the audit log know a request by.
+    pub fn client_of(&self, peer: IpAddr, head: &Head<'_>) -> IpAddr {
+        if !self.contains(peer) {
+            return peer.to_canonical();
+        }
+        let named = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case(FORWARDED_FOR));
+        let values: Vec<&[u8]> = named.map(|(_, value)| value).collect();
+        self.client_address(peer, values)
+    }
+
+    /// `forwarded_for` are the values of the `X-Forwarded-For` headers in the order in which they came.
     ///
     /// The right-most that is not a trusted proxy; what stands to its left it could have made up. Where a trusted proxy
     /// wrote something that is no address, that proxy itself.
@@ -146,6 +170,16 @@ impl TrustedProxies {
             }
         }
         client
+    }
+}
+
+/// A list, as it is written in a configuration.
+impl fmt::Display for TrustedProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, network) in self.0.iter().enumerate() {
+            write!(f, "{}{network}", if index == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
 }
 
@@ -253,6 +287,23 @@ mod tests {
         for peer in ["127.0.0.1", "::1", "10.0.0.1", "0.0.0.0"] {
             assert_eq!(none.client_address(address(peer), [&b"198.51.100.7"[..]]), address(peer));
         }
+    }
+
+    #[test]
+    fn a_request_is_its_clients_where_a_trusted_proxy_passed_it_on() {
+        let proxies = TrustedProxies::parse(["10.0.0.0/8"]).unwrap();
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.9\r\nx-forwarded-for: 198.51.100.7, 10.0.0.2\r\n\r\n";
+        let (head, _) =
+            crate::wire::http::parse_head(head.as_bytes(), &crate::wire::http::HeadLimits::SERVER).unwrap().unwrap();
+        assert_eq!(proxies.client_of(address("10.0.0.1"), &head), address("198.51.100.7"));
+        assert_eq!(proxies.client_of(address("::ffff:192.0.2.1"), &head), address("192.0.2.1"));
+        assert_eq!(TrustedProxies::default().client_of(address("10.0.0.1"), &head), address("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_list_is_shown_as_it_is_written() {
+        let networks = ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"];
+        assert_eq!(TrustedProxies::parse(networks).unwrap().to_string(), networks.join(","));
     }
 
     #[test]

@@ -208,6 +208,8 @@ impl ErrorCode {
 pub enum Member {
     Number(u64),
     Text(Cow<'static, str>),
+    /// There is none here, and one in other refusals with this code.
+    Null,
 }
 
 /// One refusal: the code, the sentence, and what the client needs to act on it.
@@ -255,6 +257,18 @@ impl Problem {
     pub fn text(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.members.push((name, Member::Text(value.into())));
         self
+    }
+
+    pub fn null(mut self, name: &'static str) -> Self {
+        self.members.push((name, Member::Null));
+        self
+    }
+
+    /// The two headers that say which limit it was, beside `Retry-After` (draft-ietf-httpapi-ratelimit-headers-11).
+    /// Both values must fit into a header as they are.
+    pub fn rate_limit(self, limit: String, policy: String) -> Self {
+        let value = |text: String| HeaderValue::new(text).expect("a policy's name and numbers are header text");
+        self.header("RateLimit", value(limit)).header("RateLimit-Policy", value(policy))
     }
 
     pub fn header(mut self, name: &'static str, value: HeaderValue<'static>) -> Self {
@@ -337,6 +351,7 @@ impl Problem {
             match value {
                 Member::Number(number) => push_decimal(out, *number),
                 Member::Text(text) => push_json_string(out, text),
+                Member::Null => out.extend_from_slice(b"null"),
             }
         }
         if let Some(seconds) = self.retry_after_s {
@@ -467,6 +482,13 @@ mod tests {
         let limited = Problem::new(ErrorCode::RateLimited, "slow down").retry_after(7).text("scope", "tenant");
         let body = check(limited, &["HTTP/1.1 429 Too Many Requests", "Retry-After: 7", "X-Request-Id: req-1"]);
         assert_eq!((&body["retry_after"], &body["scope"]), (&json!(7), &json!("tenant")));
+        let policy = || ("\"tenant\";r=0;t=1".to_owned(), "\"tenant\";q=4000;w=2".to_owned());
+        let limited = Problem::new(ErrorCode::RateLimited, "slow down").rate_limit(policy().0, policy().1);
+        check(limited, &["RateLimit: \"tenant\";r=0;t=1", "RateLimit-Policy: \"tenant\";q=4000;w=2", "Retry-After: 1"]);
+        assert_eq!(
+            check(Problem::new(ErrorCode::QuotaExceeded, "full").null("reset_at"), &[])["reset_at"],
+            Value::Null
+        );
         check(Problem::new(ErrorCode::Overloaded, "full"), &["HTTP/1.1 503 Service Unavailable", "Retry-After: 1"]);
         check(Problem::method_not_allowed("GET, HEAD"), &["Allow: GET, HEAD"]);
         check(Problem::new(ErrorCode::Unauthorized, "no key"), &["WWW-Authenticate: Bearer realm=\"ringlog\""]);

@@ -11,6 +11,8 @@ mod identity;
 mod lifecycle;
 mod protocol;
 mod queries;
+mod quotas;
+mod rates;
 mod sdk;
 mod tenants;
 

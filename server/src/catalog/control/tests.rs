@@ -70,7 +70,7 @@ fn the_sixth_call_from_an_address_waits_even_for_what_exists() {
         let _ = control.onboard(&request("a@x.com", "10.0.0.1"));
     }
     let refused = control.onboard(&request("b@x.com", "10.0.0.1"));
-    assert_eq!(refused, Err(OnboardError::RateLimited { retry_after_seconds: 3600 }));
+    assert_eq!(refused, Err(OnboardError::RateLimited { retry_after_seconds: 3600, per_hour: 5 }));
     assert!(control.onboard(&request("b@x.com", "10.0.0.2")).is_ok());
 }
 

@@ -188,6 +188,9 @@ fn every_route_admits_exactly_those_who_may() {
                 let what = format!("{} {} by {holder:?} with {header:?}", route.method.as_str(), route.path);
                 let decided = ask(&mut fixture.credentials, route.method.as_str(), &path_of(route), key, header);
                 assert_eq!(refused_with(&decided), expected, "{what}");
+                // Refused or not, it is a request of whoever has the credential.
+                let counts_for = (route.need != Need::Nothing && holder.is_good()).then_some(own);
+                assert_eq!(decided.tenant, counts_for, "{what}");
                 if let Ok((_, admitted)) = &decided.outcome {
                     assert_eq!(admitted.endpoint, route.endpoint, "{what}");
                     match &admitted.who {
