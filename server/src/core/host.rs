@@ -31,7 +31,7 @@ use crate::core::turns::{Host, Moment, Next, Pace};
 use crate::handle::events::Shape;
 use crate::handle::health::{self, Health};
 use crate::handle::query::QueryKeys;
-use crate::handle::routes::{self, Admitted, Endpoint, Who};
+use crate::handle::routes::{self, Admitted, Endpoint, Noticed, Who};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
@@ -94,7 +94,7 @@ impl CoreHost {
             keys: QueryKeys { cursor: CursorKey::new(&setup.cursor_secret), event_id, fingerprint },
             durability: setup.durability,
             has_news: false,
-            controls: Controls::new(),
+            controls: Controls::new([random_u64(), random_u64()]),
             notes: Notes::default(),
             mailbox: setup.mailbox,
             acks: setup.acks,
@@ -144,6 +144,14 @@ impl CoreHost {
     }
 
     // ----- control -----
+
+    /// Tells the audit log of something, at the rate that it takes.
+    pub(super) fn notice(&mut self, noticed: &Noticed, peer: IpAddr, request_id: &str) {
+        let now = (self.now.wall, self.now.monotonic_us);
+        if let Some(note) = self.notes.notice(noticed, peer, request_id, now) {
+            self.tell(note);
+        }
+    }
 
     fn tell(&mut self, note: Note) {
         if self.control.note(note.clone()).is_err() {
@@ -229,12 +237,9 @@ impl Service for CoreHost {
     type Context = Context;
 
     fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &ReplyTo) -> Decision<Admitted> {
-        let decided = routes::admit(head, &mut self.credentials, self.now.wall);
+        let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
         if let Some(noticed) = decided.noticed {
-            let now = (self.now.wall, self.now.monotonic_us);
-            if let Some(note) = self.notes.notice(&noticed, peer, reply.request_id.as_str(), now) {
-                self.tell(note);
-            }
+            self.notice(&noticed, peer, reply.request_id.as_str());
         }
         match decided.outcome {
             Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
@@ -259,6 +264,7 @@ impl Service for CoreHost {
             (Endpoint::Control(endpoint), Who::Caller(caller)) => {
                 self.control(asked, peer, (endpoint, caller), &request, answer)
             }
+            (Endpoint::Account(endpoint), who) => self.account(asked, peer, (endpoint, &who), &request, answer),
             (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query | Endpoint::Control(_), _) => {
                 unreachable!("the table of routes says what each of them needs")
             }

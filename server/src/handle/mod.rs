@@ -16,4 +16,5 @@ pub mod onboard;
 pub mod query;
 pub mod routes;
 mod tenants;
+mod users;
 pub mod x402;
