@@ -164,6 +164,12 @@ pub const KEYS_PER_TENANT_MAX: usize = 1000;
 /// installation takes minutes; a loop that rotates a key writes 8 KiB a second at most.
 pub const TENANT_CHANGES_PER_MINUTE_MAX: u32 = 120;
 
+/// 402 `quota_exceeded` beyond it: users of one tenant. People, and so fewer than keys.
+pub const USERS_PER_TENANT_MAX: usize = 1000;
+
+/// Expired sessions that one login removes. More than one, so that they never pile up.
+pub const SESSIONS_SWEPT_MAX: usize = 16;
+
 /// Expired keys that one new key takes the places of, at a millisecond each.
 pub const KEYS_SWEPT_MAX: usize = 16;
 

@@ -434,7 +434,7 @@ fn core_died(core: usize, panicked: bool) -> ServeError {
 
 fn control_died() -> ServeError {
     // Nothing can be revoked any more, and those who wait for an answer would wait for ever.
-    ServeError::new(Exit::Other, "the control thread panicked: leaving, so that a restart recovers")
+    ServeError::new(Exit::Other, "the control or the password thread panicked: leaving, so that a restart recovers")
 }
 
 /// Tells everybody who waits for a core that it has ended, however it did.

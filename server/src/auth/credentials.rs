@@ -148,7 +148,7 @@ impl Credentials {
         let principal = self.check(hex(key).as_bytes(), now).ok_or(AuthError::Refused)?;
         match principal.kind {
             CredentialKind::Streaming => Ok(principal),
-            CredentialKind::Jwt | CredentialKind::Bootstrap => Err(AuthError::Refused),
+            CredentialKind::Jwt | CredentialKind::Bootstrap | CredentialKind::Session => Err(AuthError::Refused),
         }
     }
 

@@ -83,6 +83,8 @@ pub enum CredentialKind {
     Jwt,
     Streaming,
     Bootstrap,
+    /// Of a person who has logged in.
+    Session,
 }
 
 impl CredentialKind {
@@ -90,7 +92,9 @@ impl CredentialKind {
     /// take apart: they write and nothing else.
     pub const fn ceiling(self) -> Permissions {
         match self {
-            CredentialKind::Jwt | CredentialKind::Bootstrap => Permissions::of(&Permission::ALL),
+            CredentialKind::Jwt | CredentialKind::Bootstrap | CredentialKind::Session => {
+                Permissions::of(&Permission::ALL)
+            }
             CredentialKind::Streaming => Permissions::of(&[Permission::Write]),
         }
     }

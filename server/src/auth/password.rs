@@ -308,6 +308,11 @@ pub(crate) mod tests {
         Hasher::with_cost(CHEAP)
     }
 
+    /// Of another cost than the cheap one.
+    pub(crate) fn dearer_hasher() -> Hasher {
+        Hasher::with_cost(Cost { memory_kib: 16, passes: 1, lanes: 1 })
+    }
+
     fn typed(text: &str) -> Password {
         Password::presented(text).unwrap()
     }

@@ -20,8 +20,16 @@ pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 enum Job {
     Hash(Password, Reply<StoredHash>),
-    Verify(Option<StoredHash>, Password, Reply<Verdict>),
+    Verify(Option<StoredHash>, Password, Reply<Verified>),
     Stop,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    pub verdict: Verdict,
+    /// The same password's hash at what hashes cost by now, where the stored one is outdated.
+    pub renewed: Option<StoredHash>,
 }
 
 /// The queue is full, or the thread has stopped. The reply was dropped unused.
@@ -41,7 +49,7 @@ impl PasswordHandle {
     }
 
     /// `stored` is `None` for an address that has no account: that takes as long as a wrong password.
-    pub fn verify(&self, stored: Option<StoredHash>, password: Password, reply: Reply<Verdict>) -> Result<(), Busy> {
+    pub fn verify(&self, stored: Option<StoredHash>, password: Password, reply: Reply<Verified>) -> Result<(), Busy> {
         self.submit(Job::Verify(stored, password, reply))
     }
 
@@ -58,9 +66,9 @@ pub struct PasswordThread {
 }
 
 impl PasswordThread {
-    /// Starts the thread. `has_died` is called on it if it panics: whoever waits for an answer of it would wait for
+    /// Starts the thread, which makes its hasher when it first needs one. `has_died` is called on it if it panics: whoever waits for an answer of it would wait for
     /// ever, so a server ends there.
-    pub fn start(hasher: Hasher, has_died: Box<dyn FnOnce() + Send>) -> io::Result<PasswordThread> {
+    pub fn start(hasher: fn() -> Hasher, has_died: Box<dyn FnOnce() + Send>) -> io::Result<PasswordThread> {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let death = Death(Some(has_died));
         let thread = thread::Builder::new().name("passwords".to_owned()).spawn(move || run(hasher, &jobs, &death))?;
@@ -91,11 +99,18 @@ impl Drop for Death {
     }
 }
 
-fn run(mut hasher: Hasher, jobs: &Receiver<Job>, _death: &Death) {
+fn run(hasher: fn() -> Hasher, jobs: &Receiver<Job>, _death: &Death) {
+    // 19 MiB that a server without people does without.
+    let mut made = None;
     while let Ok(job) = jobs.recv() {
         match job {
-            Job::Hash(password, reply) => reply(hasher.hash(&password)),
-            Job::Verify(stored, password, reply) => reply(hasher.verify(stored.as_ref(), &password)),
+            Job::Hash(password, reply) => reply(made.get_or_insert_with(hasher).hash(&password)),
+            Job::Verify(stored, password, reply) => {
+                let hasher = made.get_or_insert_with(hasher);
+                let verdict = hasher.verify(stored.as_ref(), &password);
+                let is_outdated = verdict == Verdict::Right { is_outdated: true };
+                reply(Verified { verdict, renewed: is_outdated.then(|| hasher.hash(&password)) });
+            }
             Job::Stop => return,
         }
     }
@@ -106,10 +121,10 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::auth::password::tests::cheap_hasher;
+    use crate::auth::password::tests::{cheap_hasher, dearer_hasher};
 
     fn started() -> PasswordThread {
-        PasswordThread::start(cheap_hasher(), Box::new(|| ())).unwrap()
+        PasswordThread::start(cheap_hasher, Box::new(|| ())).unwrap()
     }
 
     fn typed(text: &str) -> Password {
@@ -147,7 +162,25 @@ mod tests {
             thread.handle().verify(stored, typed(password), into(&judged)).unwrap();
         }
         let expected = [Verdict::Right { is_outdated: false }, Verdict::Wrong, Verdict::Wrong];
-        assert_eq!(verdicts.iter().take(3).collect::<Vec<_>>(), expected);
+        let found: Vec<Verified> = verdicts.iter().take(3).collect();
+        assert_eq!(found.iter().map(|verified| verified.verdict).collect::<Vec<_>>(), expected);
+        assert!(found.iter().all(|verified| verified.renewed.is_none()));
+        thread.stop().unwrap();
+    }
+
+    #[test]
+    fn an_outdated_hash_is_renewed_while_the_password_is_at_hand() {
+        let thread = started();
+        let stored = dearer_hasher().hash(&typed("correct horse"));
+        let (judged, verdicts) = channel();
+        for password in ["correct horse", "wrong horse"] {
+            thread.handle().verify(Some(stored.clone()), typed(password), into(&judged)).unwrap();
+        }
+        let right: Verified = verdicts.recv().unwrap();
+        assert_eq!(right.verdict, Verdict::Right { is_outdated: true });
+        let again = Verdict::Right { is_outdated: false };
+        assert_eq!(cheap_hasher().verify(right.renewed.as_ref(), &typed("correct horse")), again);
+        assert_eq!(verdicts.recv().unwrap(), Verified { verdict: Verdict::Wrong, renewed: None });
         thread.stop().unwrap();
     }
 
@@ -185,7 +218,7 @@ mod tests {
     #[test]
     fn its_death_is_noticed() {
         let (died, deaths) = channel();
-        let thread = PasswordThread::start(cheap_hasher(), Box::new(move || died.send(()).unwrap())).unwrap();
+        let thread = PasswordThread::start(cheap_hasher, Box::new(move || died.send(()).unwrap())).unwrap();
         let handle = thread.handle();
         handle.hash(typed("anything"), Box::new(|_| panic!("a reply that panics"))).unwrap();
         deaths.recv().unwrap();
@@ -196,7 +229,7 @@ mod tests {
     #[test]
     fn an_orderly_end_is_not_a_death() {
         let (died, deaths) = channel::<()>();
-        let thread = PasswordThread::start(cheap_hasher(), Box::new(move || died.send(()).unwrap())).unwrap();
+        let thread = PasswordThread::start(cheap_hasher, Box::new(move || died.send(()).unwrap())).unwrap();
         thread.stop().unwrap();
         assert!(deaths.recv().is_err());
     }

@@ -102,7 +102,9 @@ impl<L: CatalogLog> Control<L> {
     fn own_key(&self, by: Authority) -> Result<&KeyEntry, Refused> {
         match by.kind {
             CredentialKind::Jwt => self.state().key(by.key).ok_or(Refused::NoKey),
-            CredentialKind::Streaming | CredentialKind::Bootstrap => Err(Refused::NotHere(by.kind)),
+            CredentialKind::Streaming | CredentialKind::Bootstrap | CredentialKind::Session => {
+                Err(Refused::NotHere(by.kind))
+            }
         }
     }
 

@@ -134,6 +134,7 @@ impl<L: CatalogLog> Control<L> {
         });
         let actor_name = match record.origin.actor {
             Actor::Key(key) => state.key(key).map(|entry| entry.made.name.clone()),
+            Actor::User(user) => state.user(user).map(|entry| entry.name().to_owned()),
             Actor::Server | Actor::Anonymous => None,
         };
         AuditEvent { number, record, digest, tenant, actor_name }

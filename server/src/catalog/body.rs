@@ -7,6 +7,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::auth::delta::{CredentialKind, TenantState};
 use crate::auth::role::Role;
 use crate::auth::secret::Digest;
+use crate::catalog::people_records::{
+    SessionEnded, SessionRefreshed, SessionStarted, UserCreated, UserDeleted, UserRoleSet,
+};
 use crate::catalog::records::{Outcome, RecordError, hex_digest};
 use crate::catalog::tiers::{Overrides, Tier};
 
@@ -27,6 +30,12 @@ pub enum Body {
     KeyRevoked(KeyRevoked),
     /// Replaces the bootstrap key that was there before.
     BootstrapKeySet(NewKey),
+    UserCreated(UserCreated),
+    UserRoleSet(UserRoleSet),
+    UserDeleted(UserDeleted),
+    SessionStarted(SessionStarted),
+    SessionRefreshed(SessionRefreshed),
+    SessionEnded(SessionEnded),
     /// Someone was told that they may not.
     PermissionDenied(Noted),
     /// Credentials that were none, again and again from one address.
@@ -159,6 +168,7 @@ pub struct Noted {
 fn hide_proofs(value: &mut serde_json::Value) {
     if let serde_json::Value::Object(members) = value {
         members.remove("proof");
+        members.remove("password_hash");
         members.values_mut().for_each(hide_proofs);
     }
 }
@@ -181,6 +191,12 @@ impl Body {
             Body::KeyRotated(_) => "key_rotated",
             Body::KeyRevoked(_) => "key_revoked",
             Body::BootstrapKeySet(_) => "bootstrap_key_set",
+            Body::UserCreated(_) => "user_created",
+            Body::UserRoleSet(_) => "user_role_set",
+            Body::UserDeleted(_) => "user_deleted",
+            Body::SessionStarted(_) => "session_started",
+            Body::SessionRefreshed(_) => "session_refreshed",
+            Body::SessionEnded(_) => "session_ended",
             Body::PermissionDenied(_) => "permission_denied",
             Body::AuthenticationFailed(_) => "authentication_failed",
             Body::AdminRightUsed(_) => "admin_right_used",
@@ -191,6 +207,7 @@ impl Body {
     /// What the record is about, as an entity of the log.
     pub fn entity(&self) -> String {
         let of = |tenant: u32| format!("tenant:{tenant}");
+        let user = |user: u32| format!("user:{user}");
         match self {
             Body::SigningSecretCreated(body) => format!("signing-secret:{}", body.kid),
             Body::SigningSecretRetired(body) => format!("signing-secret:{}", body.kid),
@@ -202,6 +219,12 @@ impl Body {
             Body::KeyMinted(body) | Body::BootstrapKeySet(body) => format!("key:{}", body.key),
             Body::KeyRotated(body) => format!("key:{}", body.old),
             Body::KeyRevoked(body) => format!("key:{}", body.key),
+            Body::UserCreated(body) => user(body.user),
+            Body::UserRoleSet(body) => user(body.user),
+            Body::UserDeleted(body) => user(body.user),
+            Body::SessionStarted(body) => user(body.user),
+            Body::SessionRefreshed(body) => user(body.user),
+            Body::SessionEnded(body) => user(body.user),
             Body::PermissionDenied(body) | Body::AuthenticationFailed(body) | Body::AdminRightUsed(body) => {
                 body.tenant.map_or("server".to_owned(), of)
             }
@@ -223,7 +246,7 @@ impl Body {
         matches!(self, Body::PermissionDenied(_) | Body::AuthenticationFailed(_) | Body::AdminRightUsed(_))
     }
 
-    /// What the record says, for people. Without the digests of keys: they open nothing, and help nobody who reads.
+    /// What the record says, for people. Without the digests of keys and the hashes of passwords: they help nobody who reads.
     pub fn detail(&self) -> serde_json::Value {
         let mut detail = match self {
             Body::Skipped { .. } => return serde_json::Value::Null,
@@ -245,6 +268,12 @@ impl Body {
             Body::KeyMinted(body) | Body::BootstrapKeySet(body) => to_raw_value(body),
             Body::KeyRotated(body) => to_raw_value(body),
             Body::KeyRevoked(body) => to_raw_value(body),
+            Body::UserCreated(body) => to_raw_value(body),
+            Body::UserRoleSet(body) => to_raw_value(body),
+            Body::UserDeleted(body) => to_raw_value(body),
+            Body::SessionStarted(body) => to_raw_value(body),
+            Body::SessionRefreshed(body) => to_raw_value(body),
+            Body::SessionEnded(body) => to_raw_value(body),
             Body::PermissionDenied(body) | Body::AuthenticationFailed(body) | Body::AdminRightUsed(body) => {
                 to_raw_value(body)
             }
@@ -269,6 +298,12 @@ impl Body {
             "key_rotated" => Body::KeyRotated(read(json)?),
             "key_revoked" => Body::KeyRevoked(read(json)?),
             "bootstrap_key_set" => Body::BootstrapKeySet(read(json)?),
+            "user_created" => Body::UserCreated(read(json)?),
+            "user_role_set" => Body::UserRoleSet(read(json)?),
+            "user_deleted" => Body::UserDeleted(read(json)?),
+            "session_started" => Body::SessionStarted(read(json)?),
+            "session_refreshed" => Body::SessionRefreshed(read(json)?),
+            "session_ended" => Body::SessionEnded(read(json)?),
             "permission_denied" => Body::PermissionDenied(read(json)?),
             "authentication_failed" => Body::AuthenticationFailed(read(json)?),
             "admin_right_used" => Body::AdminRightUsed(read(json)?),

@@ -1,5 +1,5 @@
-//! How many changes one tenant may make in a minute: each is a durable record that is never forgotten, and a key that
-//! rotates itself in a loop would fill the disk. Operators are not counted: what they do, they do to their own server.
+//! How many changes one tenant, or one person, may make in a minute: each is a durable record that is never forgotten,
+//! and a key that rotates itself in a loop would fill the disk. Operators are not counted: what they do, they do to their own server.
 //! Nor are revocations.
 
 use std::collections::HashMap;
@@ -19,14 +19,14 @@ pub struct ChangeLimit {
 
 impl ChangeLimit {
     /// Counts a change, or says in how many seconds there is room for another.
-    pub fn admit(&mut self, tenant: u32, at: Micros) -> Result<(), u64> {
+    pub fn admit(&mut self, number: u32, at: Micros) -> Result<(), u64> {
         let minute = at.0.div_euclid(MINUTE_US);
         // A clock that is set back does not give what was used up.
         if self.minute < minute {
             self.minute = minute;
             self.counts.clear();
         }
-        let count = self.counts.entry(tenant).or_default();
+        let count = self.counts.entry(number).or_default();
         if *count < TENANT_CHANGES_PER_MINUTE_MAX {
             *count += 1;
             return Ok(());

@@ -2,7 +2,7 @@
 //! Must never: act on what a core knew of the caller. The caller is looked up again, where every change is known.
 //!
 //! ```text
-//! Command ─► authority ─► tenants | agent_keys | audit ─► commit ─► Answer
+//! Command ─► authority ─► tenants | agent_keys | users | audit ─► commit ─► Answer
 //! ```
 
 use std::net::IpAddr;
@@ -12,13 +12,15 @@ use ringlog_engine::ids::{Micros, Tenant};
 use crate::auth::delta::{CredentialKind, SYSTEM_TENANT, SYSTEM_TENANT_ID, TenantState};
 use crate::auth::role::{Permission, Permissions, Role};
 use crate::auth::secret::Secret;
+use crate::catalog::accounts::LoggedIn;
 use crate::catalog::audit::{AuditPage, AuditQuery};
 use crate::catalog::control::{ChangeError, Control, OnboardError, Onboarded};
 use crate::catalog::log::{CatalogError, CatalogLog};
 use crate::catalog::name::Name;
-use crate::catalog::records::{Actor, Body, Origin};
+use crate::catalog::records::{Body, Origin};
 use crate::catalog::state::{StateError, TenantEntry};
 use crate::catalog::tiers::{Overrides, Tier};
+use crate::catalog::users::Person;
 
 /// Who asks, from where, and when.
 #[derive(Debug, Clone)]
@@ -99,6 +101,23 @@ pub enum What {
         tenant: Option<Tenant>,
         query: AuditQuery,
     },
+    WhoAmI,
+    LogOut,
+    ListUsers {
+        whose: Whose,
+        after: u32,
+        limit: usize,
+    },
+    /// A user that cannot be anybody is `None`.
+    SetUserRole {
+        whose: Whose,
+        user: Option<u32>,
+        role: Role,
+    },
+    DeleteUser {
+        whose: Whose,
+        user: Option<u32>,
+    },
 }
 
 /// For which tenant something is meant.
@@ -141,6 +160,11 @@ pub enum Done {
     Minted(Minted),
     Keys(Vec<KeyView>),
     Audit(AuditPage),
+    LoggedIn(Box<LoggedIn>),
+    Refreshed { token: Secret, expires_at: Micros },
+    SetUpNeeded(bool),
+    Person(Box<Person>),
+    People { people: Vec<Person>, total: usize, next: Option<u32> },
     Revoked,
 }
 
@@ -172,6 +196,27 @@ pub enum Refused {
     RateLimited {
         retry_after_seconds: u64,
     },
+    /// Unknown name, wrong password, closed tenant: one answer for all.
+    InvalidCredentials,
+    /// The token that is to be refreshed is not good, or not any more.
+    TokenRefused,
+    AlreadySetUp,
+    /// Only a session is logged out.
+    NotASession,
+    NoUser,
+    /// The address or the name has an account.
+    UserExists,
+    TooManyUsers {
+        limit: usize,
+    },
+    /// Nobody deletes themselves, or changes their own role.
+    Oneself,
+    /// One person's sessions began or went on too often.
+    TooManyLogins {
+        retry_after_seconds: u64,
+    },
+    /// Too many passwords wait to be checked.
+    Busy,
     /// Nothing more fits, or the disk has no room. Nothing was changed.
     Full,
     /// The catalog's log cannot be read back.
@@ -188,6 +233,9 @@ impl From<ChangeError> for Refused {
             ChangeError::State(StateError::NoSuchTenant | StateError::TenantDeleted) => Refused::NoTenant,
             ChangeError::State(StateError::TenantIdTaken) => Refused::TenantExists,
             ChangeError::State(StateError::NoSuchKey | StateError::AlreadyRevoked) => Refused::NoKey,
+            ChangeError::State(StateError::UserTaken) => Refused::UserExists,
+            ChangeError::State(StateError::NoSuchUser) => Refused::NoUser,
+            ChangeError::State(StateError::NoSuchSession) => Refused::TokenRefused,
             ChangeError::State(_) | ChangeError::Log(CatalogError::Full) => Refused::Full,
             ChangeError::Log(_) | ChangeError::Latched => Refused::OutcomeUnknown,
         }
@@ -242,11 +290,16 @@ impl<L: CatalogLog> Control<L> {
             What::RotateSelf { grace_seconds } => self.rotate_self(by, call, *grace_seconds),
             What::RevokeSelf => self.revoke_self(by, call),
             What::ReadAudit { tenant, query } => self.read_audit(by, *tenant, query).map(Done::Audit),
+            What::WhoAmI => self.who_am_i(by),
+            What::LogOut => self.log_out(by, call),
+            What::ListUsers { whose, after, limit } => self.list_users(by, whose, *after, *limit),
+            What::SetUserRole { whose, user, role } => self.set_user_role(by, call, whose, *user, *role),
+            What::DeleteUser { whose, user } => self.delete_user(by, call, whose, *user),
         }
     }
 
     /// The core has asked the same, a moment ago and by what it knew then.
-    fn authority(&self, call: &Call) -> Result<Authority, Refused> {
+    pub(super) fn authority(&self, call: &Call) -> Result<Authority, Refused> {
         let state = self.state();
         let entry = state.key_in(call.slot, call.generation).filter(|entry| entry.is_live(call.at));
         let made = &entry.ok_or(Refused::Unauthorized)?.made;
@@ -260,14 +313,15 @@ impl<L: CatalogLog> Control<L> {
     }
 
     pub(super) fn commit_for(&mut self, by: Authority, call: &Call, body: Body) -> Result<(), Refused> {
-        // Never a revocation: who makes many changes must not keep another from ending their key. Each needs a key that
-        // was made, so that they are as few as those.
-        if !by.is_operator() && !matches!(body, Body::KeyRevoked(_)) {
+        // Never a revocation: who makes many changes must not keep another from ending their key. Each needs something
+        // that was made, so that they are as few as that.
+        let is_end = matches!(body, Body::KeyRevoked(_) | Body::SessionEnded(_) | Body::UserDeleted(_));
+        if !by.is_operator() && !is_end {
             let admitted = self.changes.admit(by.tenant, call.at);
             admitted.map_err(|retry_after_seconds| Refused::RateLimited { retry_after_seconds })?;
         }
-        let origin =
-            Origin { actor: Actor::Key(by.key), source: Some(call.source), request_id: Some(call.request_id.clone()) };
+        let actor = self.state().actor_of(by.key);
+        let origin = Origin { actor, source: Some(call.source), request_id: Some(call.request_id.clone()) };
         self.commit(body, origin, call.at).map_err(Refused::from)
     }
 
@@ -306,4 +360,4 @@ impl<L: CatalogLog> Control<L> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
@@ -138,6 +139,10 @@ pub struct Control<L> {
     state: State,
     limit: OnboardLimit,
     pub(super) changes: ChangeLimit,
+    /// Logins and refreshes, by user.
+    pub(super) session_changes: ChangeLimit,
+    /// Where the streaming keys are, once it is known.
+    pub(super) keys_file: Option<PathBuf>,
     tenants_by_shard: Vec<u32>,
     /// What `signer` and `verifying` were made of.
     secrets: Vec<NamedSecret>,
@@ -175,6 +180,8 @@ impl<L: CatalogLog> Control<L> {
             state,
             limit: OnboardLimit::new(settings.onboard_per_hour),
             changes: ChangeLimit::default(),
+            session_changes: ChangeLimit::default(),
+            keys_file: None,
             tenants_by_shard,
             secrets: Vec::new(),
             signer: None,

@@ -5,6 +5,7 @@
 //! core ─► thread ─► control ─► records ─► log (durable) ─► state ─► delta ─► every core ─► acknowledged ─► answer
 //! ```
 
+pub mod accounts;
 mod agent_keys;
 pub mod audit;
 pub mod body;
@@ -19,9 +20,11 @@ pub mod log;
 pub mod name;
 pub mod notes;
 mod onboard_limit;
+mod people_records;
 pub mod records;
 pub mod set_up;
 pub mod state;
 mod tenants;
 pub mod thread;
 pub mod tiers;
+pub mod users;

@@ -40,7 +40,7 @@ impl<L: CatalogLog> Control<L> {
     /// Records what was noticed. Nobody waits for it, so a failure is for the server's log.
     pub fn take_note(&mut self, note: &Note) {
         let key = note.credential.and_then(|(slot, generation)| self.state().key_in(slot, generation));
-        let actor = key.map_or(Actor::Anonymous, |entry| Actor::Key(entry.made.key));
+        let actor = key.map_or(Actor::Anonymous, |entry| self.state().actor_of(entry.made.key));
         let noted = Noted {
             tenant: note.tenant.map(|tenant| tenant.0),
             route: note.route.map(str::to_owned),

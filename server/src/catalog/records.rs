@@ -19,6 +19,9 @@ pub use crate::catalog::body::{
     Body, KeyRevoked, KeyRotated, NewKey, Noted, SigningSecretCreated, SigningSecretRetired, TenantChanged,
     TenantCreated, TenantDeleted, TenantQuotasSet, TenantStateSet,
 };
+pub use crate::catalog::people_records::{
+    SessionEnd, SessionEnded, SessionRefreshed, SessionStarted, UserCreated, UserDeleted, UserRoleSet,
+};
 
 const VERSION: u16 = 1;
 
@@ -55,6 +58,8 @@ pub enum Actor {
     /// A caller of a route that asks for no credential.
     Anonymous,
     Key(u64),
+    /// A person, whichever of their sessions it was.
+    User(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +194,7 @@ impl fmt::Display for Actor {
             Actor::Server => f.write_str("server"),
             Actor::Anonymous => f.write_str("anonymous"),
             Actor::Key(key) => write!(f, "key:{key}"),
+            Actor::User(user) => write!(f, "user:{user}"),
         }
     }
 }
@@ -198,7 +204,11 @@ impl Actor {
         match text {
             "server" => Some(Actor::Server),
             "anonymous" => Some(Actor::Anonymous),
-            _ => text.strip_prefix("key:")?.parse().ok().map(Actor::Key),
+            _ => match text.split_once(':')? {
+                ("key", key) => key.parse().ok().map(Actor::Key),
+                ("user", user) => user.parse().ok().map(Actor::User),
+                _ => None,
+            },
         }
     }
 }
@@ -253,6 +263,21 @@ mod tests {
         }
     }
 
+    fn user() -> UserCreated {
+        UserCreated {
+            user: 4,
+            tenant: 9,
+            email: "a@b.c".into(),
+            username: Some("al".into()),
+            role: Role::Admin,
+            password_hash: "$argon2id$".into(),
+        }
+    }
+
+    fn session() -> NewKey {
+        NewKey { kind: CredentialKind::Session, ..new_key() }
+    }
+
     #[test]
     fn every_record_reads_back() {
         let tenant = TenantCreated {
@@ -289,6 +314,19 @@ mod tests {
             Body::TenantDeleted(TenantDeleted { tenant: 9 }),
             Body::KeyRotated(KeyRotated { old: 7, old_expires_at: None, new: new_key() }),
             Body::KeyRotated(KeyRotated { old: 7, old_expires_at: Some(3), new: new_key() }),
+            Body::UserCreated(user()),
+            Body::UserCreated(UserCreated { username: None, ..user() }),
+            Body::UserRoleSet(UserRoleSet { user: 4, tenant: 9, role: Role::ReadOnly }),
+            Body::UserDeleted(UserDeleted { user: 4, tenant: 9 }),
+            Body::SessionStarted(SessionStarted { user: 4, key: session(), ends: vec![3, 5], password_hash: None }),
+            Body::SessionStarted(SessionStarted {
+                user: 4,
+                key: session(),
+                ends: vec![],
+                password_hash: Some("$x".into()),
+            }),
+            Body::SessionRefreshed(SessionRefreshed { user: 4, old: 6, new: session() }),
+            Body::SessionEnded(SessionEnded { user: 4, tenant: 9, session: 7, why: SessionEnd::Replayed }),
             Body::PermissionDenied(noted.clone()),
             Body::AuthenticationFailed(Noted { tenant: None, permission: None, missed: 0, ..noted.clone() }),
             Body::AdminRightUsed(noted),
@@ -298,6 +336,10 @@ mod tests {
         }
         let server = Record { origin: Origin::server(), ..record(Body::KeyRevoked(KeyRevoked { key: 1 })) };
         assert_eq!(Record::decode(&server.encode()), Ok(server));
+        let by_user = Origin { actor: Actor::User(4), ..Origin::server() };
+        let user = Record { origin: by_user, ..record(Body::UserDeleted(UserDeleted { user: 1, tenant: 2 })) };
+        assert!(String::from_utf8(user.encode()).unwrap().contains(r#""actor":"user:4""#));
+        assert_eq!(Record::decode(&user.encode()), Ok(user));
     }
 
     /// Bytes that are on disks: today's encoder still writes them, and today's decoder still reads them.
@@ -365,9 +407,47 @@ mod tests {
             (Body::KeyMinted(plain.clone()), "key_minted", format!("{key}\"{proof}\"}}")),
             (Body::BootstrapKeySet(plain.clone()), "bootstrap_key_set", format!("{key}\"{proof}\"}}")),
             (
-                Body::KeyRotated(KeyRotated { old: 3, old_expires_at: Some(5), new: plain }),
+                Body::KeyRotated(KeyRotated { old: 3, old_expires_at: Some(5), new: plain.clone() }),
                 "key_rotated",
                 format!(r#"{{"old":3,"old_expires_at":5,"new":{key}"{proof}"}}}}"#),
+            ),
+            (
+                Body::UserCreated(user()),
+                "user_created",
+                concat!(
+                    r#"{"user":4,"tenant":9,"email":"a@b.c","username":"al","role":"admin","#,
+                    r#""password_hash":"$argon2id$"}"#
+                )
+                .into(),
+            ),
+            (
+                Body::UserRoleSet(UserRoleSet { user: 4, tenant: 9, role: Role::ReadOnly }),
+                "user_role_set",
+                r#"{"user":4,"tenant":9,"role":"readonly"}"#.into(),
+            ),
+            (Body::UserDeleted(UserDeleted { user: 4, tenant: 9 }), "user_deleted", r#"{"user":4,"tenant":9}"#.into()),
+            (
+                Body::SessionStarted(SessionStarted {
+                    user: 4,
+                    key: NewKey { kind: CredentialKind::Session, ..plain.clone() },
+                    ends: vec![3],
+                    password_hash: Some("$x".into()),
+                }),
+                "session_started",
+                format!(
+                    r#"{{"user":4,"key":{}"{proof}"}},"ends":[3],"password_hash":"$x"}}"#,
+                    key.replace("jwt", "session")
+                ),
+            ),
+            (
+                Body::SessionRefreshed(SessionRefreshed { user: 4, old: 6, new: plain.clone() }),
+                "session_refreshed",
+                format!(r#"{{"user":4,"old":6,"new":{key}"{proof}"}}}}"#),
+            ),
+            (
+                Body::SessionEnded(SessionEnded { user: 4, tenant: 9, session: 7, why: SessionEnd::LoggedOut }),
+                "session_ended",
+                r#"{"user":4,"tenant":9,"session":7,"why":"logged_out"}"#.into(),
             ),
             (Body::PermissionDenied(noted.clone()), "permission_denied", r#"{"count":3}"#.into()),
             (Body::AuthenticationFailed(noted.clone()), "authentication_failed", r#"{"count":3}"#.into()),

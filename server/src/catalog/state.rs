@@ -20,6 +20,11 @@ use crate::auth::secret::Digest;
 use crate::catalog::records::{Body, CHAIN_START, KeyRotated, NewKey, Record, TenantChanged, TenantCreated};
 use crate::catalog::tiers::{Overrides, Tier};
 
+mod people;
+
+use people::People;
+pub use people::{SessionEntry, UserEntry};
+
 /// The name of the key that comes with a tenant that onboards.
 pub const ONBOARD_KEY_NAME: &str = "onboard";
 /// The same, as the first data directories have it.
@@ -91,6 +96,11 @@ pub enum StateError {
     SigningSecretTaken,
     SigningSecretsFull,
     NoSuchSigningSecret,
+    UserNumber,
+    UserTaken,
+    NoSuchUser,
+    PasswordHash,
+    NoSuchSession,
 }
 
 impl fmt::Display for StateError {
@@ -116,6 +126,11 @@ impl fmt::Display for StateError {
             StateError::SigningSecretTaken => "its signing secret exists already",
             StateError::SigningSecretsFull => "there are as many signing secrets as there can be",
             StateError::NoSuchSigningSecret => "its signing secret is not in use",
+            StateError::UserNumber => "it skips or reuses a user's number",
+            StateError::UserTaken => "its address or name belongs to another user",
+            StateError::NoSuchUser => "its user does not exist",
+            StateError::PasswordHash => "its password hash is none",
+            StateError::NoSuchSession => "its session does not exist",
         })
     }
 }
@@ -132,6 +147,8 @@ pub struct State {
     tenants_by_id: HashMap<String, u32>,
     tenants_by_email: HashMap<String, u32>,
     keys: BTreeMap<u64, KeyEntry>,
+    last_key: u64,
+    people: People,
     /// Keys that are not revoked, by tenant and kind.
     keys_by_tenant: BTreeSet<(u32, CredentialKind, u64)>,
     /// Live keys that are found by their digest, by its first eight bytes: what the cores index them by.
@@ -153,6 +170,8 @@ impl Default for State {
             tenants_by_id: HashMap::new(),
             tenants_by_email: HashMap::new(),
             keys: BTreeMap::new(),
+            last_key: 0,
+            people: People::default(),
             keys_by_tenant: BTreeSet::new(),
             keys_by_digest: HashMap::new(),
             slots: Vec::new(),
@@ -197,6 +216,12 @@ impl State {
                 let old = self.bootstrap.replace(key.key);
                 old.map(|old| self.revoke(old)).into_iter().chain([put]).collect()
             }
+            Body::UserCreated(body) => self.put_user(body, record.at),
+            Body::UserRoleSet(body) => self.set_role(body),
+            Body::UserDeleted(body) => self.delete_user(body),
+            Body::SessionStarted(body) => self.start_session(body, record.at),
+            Body::SessionRefreshed(body) => self.refresh_session(body, record.at),
+            Body::SessionEnded(body) => vec![self.revoke(body.session)],
             Body::PermissionDenied(_)
             | Body::AuthenticationFailed(_)
             | Body::AdminRightUsed(_)
@@ -223,7 +248,7 @@ impl State {
             Body::TenantQuotasSet(body) => self.check_tenant_is_there(body.tenant),
             Body::TenantDeleted(body) => self.check_tenant_is_there(body.tenant),
             Body::KeyMinted(key) => {
-                if key.kind == CredentialKind::Bootstrap {
+                if is_made_otherwise(key.kind) {
                     return Err(StateError::KeyKind);
                 }
                 if key.tenant != SYSTEM_TENANT.0 {
@@ -244,8 +269,15 @@ impl State {
             Body::KeyRevoked(body) => match self.keys.get(&body.key) {
                 None => Err(StateError::NoSuchKey),
                 Some(key) if key.state == CredentialState::Revoked => Err(StateError::AlreadyRevoked),
+                Some(key) if key.made.kind == CredentialKind::Session => Err(StateError::KeyKind),
                 Some(_) => Ok(()),
             },
+            Body::UserCreated(body) => self.check_user(body),
+            Body::UserRoleSet(body) => self.check_role_set(body),
+            Body::UserDeleted(body) => self.check_user_deleted(body),
+            Body::SessionStarted(body) => self.check_session_started(body),
+            Body::SessionRefreshed(body) => self.check_session_refreshed(body),
+            Body::SessionEnded(body) => self.check_session_ended(body),
         }
     }
 
@@ -265,7 +297,7 @@ impl State {
         if old.made.tenant != body.new.tenant {
             return Err(StateError::KeyTenant);
         }
-        if old.made.kind != body.new.kind || old.made.kind == CredentialKind::Bootstrap {
+        if old.made.kind != body.new.kind || is_made_otherwise(old.made.kind) {
             return Err(StateError::KeyKind);
         }
         if old.made.role != body.new.role {
@@ -292,7 +324,7 @@ impl State {
         }
         match &body.key {
             Some(key) if key.tenant != body.number => Err(StateError::KeyTenant),
-            Some(key) if key.kind == CredentialKind::Bootstrap => Err(StateError::KeyKind),
+            Some(key) if is_made_otherwise(key.kind) => Err(StateError::KeyKind),
             Some(key) => self.check_key(key),
             None => Ok(()),
         }
@@ -343,6 +375,7 @@ impl State {
         let mut changes = self.change_tenant(number, at, |entry| entry.state = TenantState::Deleting);
         let keys: Vec<u64> = self.keys_in(number).collect();
         changes.extend(keys.into_iter().map(|key| self.revoke(key)));
+        self.people.remove_tenant(number);
         changes
     }
 
@@ -377,6 +410,7 @@ impl State {
         let state = CredentialState::Active;
         let entry = KeyEntry { created_at: at, state, replaced_by: None, made: key.clone() };
         let row = credential_row(&entry);
+        self.last_key = key.key;
         self.keys.insert(key.key, entry);
         Change::Credential(row)
     }
@@ -398,6 +432,10 @@ impl State {
         if slot.generation < u32::MAX {
             self.free_slots.push_back(row.slot);
         }
+        if row.kind == CredentialKind::Session {
+            self.keys.remove(&number);
+            self.people.remove_session(number);
+        }
         Change::Credential(row)
     }
 
@@ -418,7 +456,7 @@ impl State {
     }
 
     pub fn next_key(&self) -> u64 {
-        self.keys.last_key_value().map_or(1, |(number, _)| number + 1)
+        self.last_key + 1
     }
 
     /// Slot and generation of the next key, unless all are in use.
@@ -461,7 +499,7 @@ impl State {
         self.tenants.get(self.tenants_by_email.get(email)?)
     }
 
-    /// Every key that ever was, by number.
+    /// Every key that ever was, by number, but for sessions that have ended.
     pub fn keys(&self) -> impl Iterator<Item = &KeyEntry> {
         self.keys.values()
     }
@@ -500,6 +538,12 @@ impl State {
             Body::KeyMinted(body) | Body::BootstrapKeySet(body) => Some(body.tenant),
             Body::KeyRotated(body) => Some(body.new.tenant),
             Body::KeyRevoked(body) => of_key(&body.key),
+            Body::UserCreated(body) => Some(body.tenant),
+            Body::UserRoleSet(body) => Some(body.tenant),
+            Body::UserDeleted(body) => Some(body.tenant),
+            Body::SessionStarted(body) => Some(body.key.tenant),
+            Body::SessionRefreshed(body) => Some(body.new.tenant),
+            Body::SessionEnded(body) => Some(body.tenant),
             Body::PermissionDenied(body) | Body::AuthenticationFailed(body) | Body::AdminRightUsed(body) => body.tenant,
             Body::SigningSecretCreated(_) | Body::SigningSecretRetired(_) | Body::Skipped { .. } => None,
         }
@@ -532,6 +576,11 @@ impl State {
             .chain(keys.map(Change::Credential))
             .collect()
     }
+}
+
+/// Whether such keys have records of their own.
+fn is_made_otherwise(kind: CredentialKind) -> bool {
+    matches!(kind, CredentialKind::Bootstrap | CredentialKind::Session)
 }
 
 fn put_changed(entry: &mut TenantEntry, changed: &TenantChanged) {

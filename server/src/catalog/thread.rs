@@ -7,6 +7,7 @@
 //!   └────────── reply ◄── all acknowledged ◄── Acks ◄─────────────────────┘ acknowledge(core, epoch)
 //! ```
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,10 @@ use std::time::{Duration, Instant};
 use ringlog_engine::ids::Micros;
 
 use crate::auth::delta::Delta;
+use crate::auth::password::{Hasher, StoredHash};
+use crate::auth::password_thread::{PasswordHandle, PasswordThread};
 use crate::auth::secret_file;
+use crate::catalog::accounts::{Account, Prepared, Worked};
 use crate::catalog::command::{Answer, Command, Done, Refused};
 use crate::catalog::control::{Control, Onboard};
 use crate::catalog::keys_file;
@@ -43,7 +47,8 @@ pub trait Publish: Send {
     /// `core` did not acknowledge in time. What it would still let in is not known: a server ends the process here.
     fn core_is_stuck(&mut self, core: usize);
 
-    /// The control thread is panicking. Whoever waits for an answer of it would wait for ever: a server ends.
+    /// The control thread is panicking, or the password thread has. Whoever waits for an answer would wait for ever: a
+    /// server ends.
     fn control_has_died(&mut self);
 }
 
@@ -91,6 +96,10 @@ impl Acks {
 enum Request {
     Onboard(Box<Onboard>, Reply<Answer>),
     Command(Box<Command>, Reply<Answer>),
+    Account(Box<Account>, Reply<Answer>),
+    /// The password of the account with this ticket is hashed or checked.
+    Worked(u64, Box<Worked>),
+    PasswordsDied,
     Note(Box<Note>),
     ReadFiles(Files, Micros, Reply<Result<KeysChanged, KeysReadError>>),
     Stop,
@@ -134,6 +143,11 @@ impl ControlHandle {
         self.submit(Request::Command(Box::new(command), reply))
     }
 
+    /// As `onboard`, for those who bring a password or a token in the body.
+    pub fn account(&self, account: Account, reply: Reply<Answer>) -> Result<(), Busy> {
+        self.submit(Request::Account(Box::new(account), reply))
+    }
+
     /// Nobody is told what becomes of it.
     pub fn note(&self, note: Note) -> Result<(), Busy> {
         self.submit(Request::Note(Box::new(note)))
@@ -156,9 +170,11 @@ impl ControlHandle {
     }
 }
 
+/// The control thread, and the one that hashes passwords for it.
 pub struct ControlThread {
     queue: SyncSender<Request>,
     thread: JoinHandle<()>,
+    passwords: PasswordThread,
 }
 
 impl ControlThread {
@@ -170,9 +186,19 @@ impl ControlThread {
         acknowledge_within: Duration,
     ) -> io::Result<ControlThread> {
         let (queue, requests) = sync_channel(QUEUE_MAX);
-        let work = Work { control, publish, acks, acknowledge_within };
+        let to_control = queue.clone();
+        // It must be told even if the queue is full, and a control thread that has ended needs no telling.
+        let has_died = move || drop(to_control.send(Request::PasswordsDied));
+        let passwords = PasswordThread::start(Hasher::new, Box::new(has_died))?;
+        let with_passwords = WithPasswords {
+            passwords: passwords.handle(),
+            queue: queue.clone(),
+            waiting: HashMap::new(),
+            next_ticket: 0,
+        };
+        let work = Work { control, publish, acks, acknowledge_within, with_passwords };
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || work.run(&requests))?;
-        Ok(ControlThread { queue, thread })
+        Ok(ControlThread { queue, thread, passwords })
     }
 
     pub fn handle(&self) -> ControlHandle {
@@ -181,9 +207,11 @@ impl ControlThread {
 
     /// Finishes what was submitted before, then ends. Cores must turn until it returns, or their acknowledgements miss.
     pub fn stop(self) -> thread::Result<()> {
+        // First: what it has done goes through the control thread.
+        let passwords = self.passwords.stop();
         // A thread that has ended takes nothing any more, and joining it says why.
         let _ = self.queue.send(Request::Stop);
-        self.thread.join()
+        self.thread.join().and(passwords)
     }
 }
 
@@ -192,6 +220,48 @@ struct Work<L> {
     publish: Box<dyn Publish>,
     acks: Arc<Acks>,
     acknowledge_within: Duration,
+    with_passwords: WithPasswords,
+}
+
+/// Accounts whose password is with the password thread. As many as its queue takes, at most.
+struct WithPasswords {
+    passwords: PasswordHandle,
+    /// What is done comes back through it.
+    queue: SyncSender<Request>,
+    waiting: HashMap<u64, (Box<Account>, Reply<Answer>)>,
+    next_ticket: u64,
+}
+
+impl WithPasswords {
+    /// Gives the reply back if the password thread has enough to do.
+    fn submit(
+        &mut self,
+        mut account: Box<Account>,
+        stored: Option<Option<StoredHash>>,
+        reply: Reply<Answer>,
+    ) -> Result<(), Reply<Answer>> {
+        let password = account.password.take().expect("whoever needs a password brings one");
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let queue = self.queue.clone();
+        // Where the control thread has ended, nobody waits.
+        let worked = move |worked| drop(queue.send(Request::Worked(ticket, Box::new(worked))));
+        let submitted = match stored {
+            None => self.passwords.hash(password, Box::new(move |hash| worked(Worked::Hashed(hash)))),
+            Some(against) => {
+                let done = {
+                    let against = against.clone();
+                    move |verified| worked(Worked::Verified { against, verified })
+                };
+                self.passwords.verify(against, password, Box::new(done))
+            }
+        };
+        if submitted.is_err() {
+            return Err(reply);
+        }
+        self.waiting.insert(ticket, (account, reply));
+        Ok(())
+    }
 }
 
 impl<L> Drop for Work<L> {
@@ -253,6 +323,27 @@ impl<L: CatalogLog> Work<L> {
                 waiting(outcome, reply)
             }
             Request::Command(command, reply) => waiting(self.control.carry_out(&command), reply),
+            Request::Account(account, reply) => {
+                let stored = match self.control.prepare(&account) {
+                    Prepared::Answer(answer) => return waiting(answer, reply),
+                    Prepared::Hash => None,
+                    Prepared::Verify(stored) => Some(stored),
+                };
+                match self.with_passwords.submit(account, stored, reply) {
+                    Ok(()) => Handled::Silent,
+                    Err(reply) => waiting(Err(Refused::Busy), reply),
+                }
+            }
+            Request::Worked(ticket, worked) => {
+                let waits = self.with_passwords.waiting.remove(&ticket);
+                let (account, reply) = waits.expect("each ticket is given out once, and comes back once");
+                waiting(self.control.finish(&account, *worked), reply)
+            }
+            Request::PasswordsDied => {
+                tracing::error!("the password thread panicked");
+                self.publish.control_has_died();
+                Handled::Silent
+            }
             Request::Note(note) => {
                 self.control.take_note(&note);
                 Handled::Silent

@@ -11,20 +11,23 @@ use std::net::IpAddr;
 
 use ringlog_engine::ids::{ShardNumber, Tenant};
 
-use crate::catalog::command::{Answer, Done};
+use crate::catalog::command::{Answer, Done, Refused};
+use crate::catalog::notes::NoteKind;
 use crate::catalog::state::TenantEntry;
 use crate::catalog::thread::{Busy, ControlHandle, Reply};
 use crate::core::host::{Context, CoreHost, refuse};
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
+use crate::handle::accounts;
 use crate::handle::control::{self, Asking};
 use crate::handle::onboard::{self, CameIn};
-use crate::handle::routes::{Admitted, Caller, ControlEndpoint};
+use crate::handle::routes::{AccountEndpoint, Admitted, Caller, ControlEndpoint, Noticed, Who};
 use crate::handle::usage::About;
 use crate::limits::{AUDITS_IN_FLIGHT_MAX, CONTROLS_IN_FLIGHT_MAX};
+use crate::net::by_address::{BadCredentials, Limited};
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::net::http1::Request;
-use crate::wire::status::Problem;
+use crate::wire::status::{ErrorCode, Problem};
 
 /// Who waits for an answer.
 struct Waiter {
@@ -38,17 +41,21 @@ enum Waited {
         authority: String,
     },
     Control(ControlEndpoint),
+    /// With where it came from: failed logins are counted by that.
+    Account(AccountEndpoint, IpAddr),
 }
 
 pub struct Controls {
     waiters: Slots<Waiter>,
     /// Readers of the audit log among them.
     audit_count: usize,
+    logins: BadCredentials,
 }
 
 impl Controls {
-    pub fn new() -> Controls {
-        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX), audit_count: 0 }
+    /// `key` is random.
+    pub fn new(key: [u64; 2]) -> Controls {
+        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX), audit_count: 0, logins: BadCredentials::new(key) }
     }
 }
 
@@ -102,6 +109,46 @@ impl CoreHost {
         }
     }
 
+    /// Requests that carry a password, or have no credential.
+    pub(super) fn account(
+        &mut self,
+        asked: Asked,
+        peer: IpAddr,
+        (endpoint, who): (AccountEndpoint, &Who),
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        // Before anything of it is looked at: a password is dear to check.
+        if endpoint == AccountEndpoint::LogIn
+            && let Err(limited) = self.controls.logins.check(peer, self.now.monotonic_us)
+        {
+            return refuse(&too_many_failures(limited), &asked, answer);
+        }
+        let account = match accounts::read(endpoint, who, request.body, (peer, &asked.reply, self.now.wall)) {
+            Ok(account) => account,
+            Err(problem) => return refuse(&problem, &asked, answer),
+        };
+        let waiter = Waiter { asked, what: Waited::Account(endpoint, peer) };
+        match self.ask_control(waiter, |control, reply| control.account(account, reply)) {
+            Ok(()) if endpoint == AccountEndpoint::SetUpStatus => Handled::Later,
+            Ok(()) => Handled::LaterChanged,
+            Err(Busy) => refuse(&control::busy(), &asked, answer),
+        }
+    }
+
+    /// Counts a login that failed, and tells the audit log of many.
+    fn login_failed(&mut self, peer: IpAddr, asked: &Asked) -> Result<(), Limited> {
+        let noticed = Noticed {
+            kind: NoteKind::AuthenticationFailed,
+            credential: None,
+            tenant: None,
+            route: "POST /api/v1/auth/login",
+            permission: None,
+        };
+        self.notice(&noticed, peer, asked.reply.request_id.as_str());
+        self.controls.logins.failed(peer, self.now.monotonic_us)
+    }
+
     fn ask_control(
         &mut self,
         waiter: Waiter,
@@ -137,11 +184,17 @@ impl CoreHost {
         if matches!(what, Waited::Control(ControlEndpoint::ReadAudit)) {
             self.controls.audit_count -= 1;
         }
+        if let (Waited::Account(_, peer), Err(Refused::InvalidCredentials)) = (&what, &answer)
+            && let Err(limited) = self.login_failed(*peer, &asked)
+        {
+            return connections.answer(&asked, |out, reply| too_many_failures(limited).respond(out, reply));
+        }
         connections.answer(&asked, |out, reply| match (&what, &answer) {
             (Waited::Onboard { authority }, Ok(Done::Onboarded(made))) => onboard::answer(out, reply, authority, made),
             (Waited::Onboard { .. }, Err(refused)) => control::problem(refused).respond(out, reply),
             (Waited::Onboard { .. }, Ok(other)) => unreachable!("onboarding is not answered by {other:?}"),
             (Waited::Control(endpoint), answer) => control::answer(out, reply, *endpoint, answer),
+            (Waited::Account(endpoint, _), answer) => accounts::answer(out, reply, *endpoint, answer),
         });
     }
 }
@@ -149,4 +202,10 @@ impl CoreHost {
 /// Whose shard knows what a tenant has stored.
 fn place_of(tenant: &TenantEntry) -> (ShardNumber, Tenant) {
     (ShardNumber(tenant.made.shard), Tenant(tenant.made.number))
+}
+
+fn too_many_failures(limited: Limited) -> Problem {
+    Problem::new(ErrorCode::RateLimited, "too many logins from this address have failed")
+        .retry_after(limited.retry_after_s)
+        .text("scope", "address")
 }

@@ -33,7 +33,7 @@ use crate::core::usage::Counts;
 use crate::handle::events::Shape;
 use crate::handle::health::{self, Health};
 use crate::handle::query::QueryKeys;
-use crate::handle::routes::{self, Admitted, Endpoint, Who};
+use crate::handle::routes::{self, Admitted, Endpoint, Noticed, Who};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
@@ -100,7 +100,7 @@ impl CoreHost {
             keys: QueryKeys { cursor: CursorKey::new(&setup.cursor_secret), event_id, fingerprint },
             durability: setup.durability,
             has_news: false,
-            controls: Controls::new(),
+            controls: Controls::new([random_u64(), random_u64()]),
             counts: Counts::new(),
             rates: setup.rates,
             trusted_proxies: setup.trusted_proxies,
@@ -159,6 +159,14 @@ impl CoreHost {
     }
 
     // ----- control -----
+
+    /// Tells the audit log of something, at the rate that it takes.
+    pub(super) fn notice(&mut self, noticed: &Noticed, peer: IpAddr, request_id: &str) {
+        let now = (self.now.wall, self.now.monotonic_us);
+        if let Some(note) = self.notes.notice(noticed, peer, request_id, now) {
+            self.tell(note);
+        }
+    }
 
     fn tell(&mut self, note: Note) {
         if self.control.note(note.clone()).is_err() {
@@ -244,7 +252,7 @@ impl Service for CoreHost {
     type Context = Context;
 
     fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &ReplyTo) -> Decision<Admitted> {
-        let decided = routes::admit(head, &mut self.credentials, self.now.wall);
+        let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
         if let Some(tenant) = decided.tenant
             && let Err(problem) = self.check_rate(tenant, head)
         {
@@ -252,10 +260,7 @@ impl Service for CoreHost {
         }
         if let Some(noticed) = decided.noticed {
             let client = self.trusted_proxies.client_of(peer, head);
-            let now = (self.now.wall, self.now.monotonic_us);
-            if let Some(note) = self.notes.notice(&noticed, client, reply.request_id.as_str(), now) {
-                self.tell(note);
-            }
+            self.notice(&noticed, client, reply.request_id.as_str());
             if noticed.kind == NoteKind::AuthenticationFailed
                 && let Err(problem) = self.check_guesses(client)
             {
@@ -286,6 +291,10 @@ impl Service for CoreHost {
             (Endpoint::Control(endpoint), Who::Caller(caller)) => {
                 let client = self.trusted_proxies.client_of(peer, &request.head);
                 self.control(asked, client, (endpoint, caller), &request, answer)
+            }
+            (Endpoint::Account(endpoint), who) => {
+                let client = self.trusted_proxies.client_of(peer, &request.head);
+                self.account(asked, client, (endpoint, &who), &request, answer)
             }
             (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query | Endpoint::Usage | Endpoint::Control(_), _) => {
                 unreachable!("the table of routes says what each of them needs")

@@ -4,6 +4,7 @@
 //! tell by its answer, or by the time it takes, whether an address has an account.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use ringlog_engine::ids::Micros;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,12 @@ use crate::auth::role::Role;
 use crate::auth::secret::{Digest, Secret};
 use crate::auth::session::{LoginName, presented_digest};
 use crate::auth::tenant_id::Email;
+use crate::catalog::accounts::{Account, AccountWhat, LoggedIn as Made};
+use crate::catalog::command::{Answer, Done};
 use crate::handle::json_body::read_object;
+use crate::handle::routes::{AccountEndpoint, Who};
+use crate::handle::{control, users};
+use crate::wire::response::{ContentType, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
 
 /// The first person, who becomes admin.
@@ -53,6 +59,60 @@ struct LogoutBody {
     #[serde(default)]
     #[expect(dead_code, reason = "its type is checked, its value changes nothing")]
     revoke: Option<bool>,
+}
+
+/// Reads a request that carries a password, or has no credential.
+pub fn read(
+    endpoint: AccountEndpoint,
+    who: &Who,
+    body: &[u8],
+    (source, reply, at): (IpAddr, &ReplyTo, Micros),
+) -> Result<Account, Problem> {
+    use AccountEndpoint as A;
+    let (what, password) = match (endpoint, who) {
+        (A::SetUpStatus, _) => (AccountWhat::IsSetUpNeeded, None),
+        (A::SetUp, _) => {
+            let SetUp { email, password } = read_set_up(body)?;
+            (AccountWhat::SetUp { email }, Some(password))
+        }
+        (A::LogIn, _) => {
+            let Login { name, password } = read_login(body)?;
+            (AccountWhat::LogIn { name }, Some(password))
+        }
+        (A::Refresh, _) => (AccountWhat::Refresh { proof: read_refresh(body)? }, None),
+        (A::CreateUser, Who::Caller(caller)) => {
+            let (new, password) = users::read_new(body, *caller)?;
+            (AccountWhat::CreateUser(new), Some(password))
+        }
+        (A::CreateUser, _) => unreachable!("the table of routes says what it needs"),
+    };
+    let caller = match who {
+        Who::Caller(caller) => Some((caller.slot, caller.generation)),
+        Who::Anyone | Who::Tenant(_) => None,
+    };
+    Ok(Account { caller, source, request_id: reply.request_id.as_str().to_owned(), at, what, password })
+}
+
+/// Appends the whole answer.
+pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: AccountEndpoint, answer: &Answer) {
+    let body = match answer {
+        Err(refused) => return control::problem(refused).respond(out, reply),
+        Ok(Done::SetUpNeeded(is_required)) => set_up_status_body(*is_required),
+        Ok(Done::Refreshed { token, expires_at }) => refresh_body(token, *expires_at),
+        Ok(Done::Person(person)) => json(&users::person(person)),
+        Ok(Done::LoggedIn(made)) => {
+            let Made { token, person, expires_at, streaming_key } = &**made;
+            match endpoint {
+                AccountEndpoint::SetUp => set_up_body(token, users::view(person), *expires_at, streaming_key.as_ref()),
+                _ => login_body(token, users::view(person), *expires_at),
+            }
+        }
+        Ok(other) => unreachable!("an account is not answered by {other:?}"),
+    };
+    let status = if endpoint == AccountEndpoint::CreateUser { 201 } else { 200 };
+    let mut response = Response::begin(out, status, reply);
+    response.content_type(ContentType::Json).header("Cache-Control", &HeaderValue::from_static("no-store"));
+    response.with_body(&body);
 }
 
 const CREDENTIALS_FIX: &str = "send {\"email\":\"name@example.com\",\"password\":\"...\"}";
@@ -115,18 +175,19 @@ fn missing(param: &'static str) -> Problem {
     Problem::new(ErrorCode::InvalidParameter, format!("{param} is missing")).text("param", param).fix(CREDENTIALS_FIX)
 }
 
-fn unfit_password(error: PasswordError) -> Problem {
+pub(super) fn unfit_password(error: PasswordError) -> Problem {
     Problem::new(ErrorCode::InvalidParameter, error.to_string())
         .text("param", "password")
         .fix("choose a longer phrase that others would not try")
 }
 
-/// Who somebody is: the union of both seeds' users. `/api/v1/auth/me` answers it alone.
+/// Who somebody is: the union of both seeds' users.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct UserView<'a> {
     pub id: &'a str,
     pub username: &'a str,
-    pub email: &'a str,
+    /// `null` for a key that asks who it is.
+    pub email: Option<&'a str>,
     pub role: Role,
     pub tenant_id: &'a str,
 }
@@ -168,13 +229,13 @@ pub fn login_body(token: &Secret, user: UserView<'_>, expires_at: Micros) -> Vec
 }
 
 /// The body of the set-up's answer: the first person is logged in, and has the first streaming key.
-pub fn set_up_body(token: &Secret, user: UserView<'_>, expires_at: Micros, streaming_key: &Secret) -> Vec<u8> {
+pub fn set_up_body(token: &Secret, user: UserView<'_>, expires_at: Micros, streaming_key: Option<&Secret>) -> Vec<u8> {
     let answer = LoggedIn {
         message: Some("setup complete"),
         token: token.expose(),
         user,
         expires_at: seconds_until(expires_at),
-        streaming_key: Some(streaming_key.expose()),
+        streaming_key: streaming_key.map(Secret::expose),
     };
     json(&answer)
 }
@@ -182,10 +243,6 @@ pub fn set_up_body(token: &Secret, user: UserView<'_>, expires_at: Micros, strea
 /// The body of a refresh's 200.
 pub fn refresh_body(token: &Secret, expires_at: Micros) -> Vec<u8> {
     json(&Refreshed { token: token.expose(), expires_at: seconds_until(expires_at) })
-}
-
-pub fn me_body(user: UserView<'_>) -> Vec<u8> {
-    json(&user)
 }
 
 /// The body of `GET /api/v1/auth/setup/status`. Logging in with a password is always there.
@@ -210,7 +267,7 @@ mod tests {
     const USER: UserView<'static> = UserView {
         id: "user_1",
         username: "agent",
-        email: "agent@your-company.com",
+        email: Some("agent@your-company.com"),
         role: Role::Admin,
         tenant_id: "default",
     };
@@ -307,9 +364,9 @@ mod tests {
             r#"{{"message":"setup complete","token":"rl_st_x","user":{user},"expires_at":1795262400,"streaming_key":"{}"}}"#,
             key.expose()
         );
-        assert_eq!(text(set_up_body(&token, USER, at, &key)), set_up);
+        assert_eq!(text(set_up_body(&token, USER, at, Some(&key))), set_up);
         assert_eq!(text(refresh_body(&token, at)), r#"{"token":"rl_st_x","expires_at":1795262400}"#);
-        assert_eq!(text(me_body(USER)), user);
+        assert_eq!(text(json(&USER)), user);
         let status = r#"{"setup_required":true,"local_auth_enabled":true}"#;
         assert_eq!(text(set_up_status_body(true)), status);
     }

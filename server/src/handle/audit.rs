@@ -21,7 +21,7 @@ pub fn read(asking: &Asking<'_>) -> Result<What, Problem> {
     };
     let actor = match actor {
         Some(text) => {
-            let fix = "send server, anonymous, or key:N";
+            let fix = "send server, anonymous, key:N, or user:N";
             Some(Actor::parse(&text).ok_or_else(|| invalid("actor", "there is no such actor").fix(fix))?)
         }
         None => None,

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use ringlog_engine::ids::Micros;
 use serde_json::Value;
 
+use crate::auth::delta::CredentialKind;
 use crate::catalog::command::{Answer, Call, Command, Done, Refused};
 use crate::handle::onboard;
 use crate::handle::routes::{self, Caller, ControlEndpoint};
-use crate::handle::{agent_keys, audit, tenants};
+use crate::handle::{accounts, agent_keys, audit, tenants, users};
 use crate::limits::TENANT_CHANGES_PER_MINUTE_MAX;
 use crate::wire::response::{ContentType, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
@@ -44,6 +45,7 @@ pub fn read(asking: &Asking<'_>, source: IpAddr, reply: &ReplyTo, at: Micros) ->
             agent_keys::read(asking)?
         }
         C::ReadAudit => audit::read(asking)?,
+        C::WhoAmI | C::LogOut | C::ListUsers | C::SetUserRole | C::DeleteUser => users::read(asking)?,
     };
     let Caller { slot, generation, .. } = asking.caller;
     let call = Call { slot, generation, source, request_id: reply.request_id.as_str().to_owned(), at };
@@ -53,7 +55,17 @@ pub fn read(asking: &Asking<'_>, source: IpAddr, reply: &ReplyTo, at: Micros) ->
 /// Whether what comes behind it on a connection may depend on it.
 pub fn is_change(endpoint: ControlEndpoint) -> bool {
     use ControlEndpoint as C;
-    !matches!(endpoint, C::ListTenants | C::GetTenant | C::TenantStats | C::GetQuotas | C::ListKeys | C::ReadAudit)
+    !matches!(
+        endpoint,
+        C::ListTenants
+            | C::GetTenant
+            | C::TenantStats
+            | C::GetQuotas
+            | C::ListKeys
+            | C::ReadAudit
+            | C::WhoAmI
+            | C::ListUsers
+    )
 }
 
 /// Appends the whole answer.
@@ -71,12 +83,16 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
         Done::Minted(minted) => agent_keys::minted(minted),
         Done::Keys(keys) => agent_keys::list(keys),
         Done::Audit(page) => audit::page(page),
+        Done::Person(person) => users::person(person),
+        Done::People { people, total, next } => users::list(people, *total, *next),
         Done::Revoked => {
             let mut response = Response::begin(out, 204, reply);
             response.header("Cache-Control", &HeaderValue::from_static("no-store"));
             return response.without_body();
         }
-        Done::Onboarded(_) | Done::Stats { .. } => unreachable!("these have answers of their own"),
+        Done::Onboarded(_) | Done::Stats { .. } | Done::LoggedIn(_) | Done::Refreshed { .. } | Done::SetUpNeeded(_) => {
+            unreachable!("these have answers of their own")
+        }
     };
     let status = match endpoint {
         C::CreateTenant | C::MintKey | C::RotateKey | C::RotateSelf => 201,
@@ -102,6 +118,7 @@ pub fn problem(refused: &Refused) -> Problem {
         Refused::Unauthorized => routes::not_good(),
         Refused::Permission(permission) => routes::no_permission(*permission),
         Refused::NotAnOperator => routes::not_an_operator(),
+        Refused::NotHere(CredentialKind::Session) => forbidden("a session is not a key").fix("log out instead"),
         Refused::NotHere(_) => forbidden("a key of this kind is changed where it was made")
             .fix("change a streaming key in the key file, and the bootstrap key in the configuration"),
         Refused::RoleAboveOwn => forbidden("the role has permissions that the key does not have")
@@ -135,6 +152,28 @@ pub fn problem(refused: &Refused) -> Problem {
                     format!("\"changes\";q={TENANT_CHANGES_PER_MINUTE_MAX};w=60"),
                 )
         }
+        Refused::InvalidCredentials => accounts::invalid_credentials(),
+        Refused::TokenRefused => accounts::refused_token(),
+        Refused::AlreadySetUp => Problem::new(ErrorCode::AlreadyExists, "the set-up is done already")
+            .fix("log in, or have an admin make you a user"),
+        Refused::NotASession => forbidden("only a session is logged out")
+            .fix("end a key with DELETE /api/v1/auth/keys/self, or in the key file"),
+        Refused::NoUser => Problem::new(ErrorCode::NotFound, "there is no such user"),
+        Refused::UserExists => Problem::new(ErrorCode::AlreadyExists, "the address or the user name has an account"),
+        Refused::TooManyUsers { limit } => {
+            Problem::new(ErrorCode::QuotaExceeded, "the tenant has as many users as it can")
+                .fix("delete users that are not there any more")
+                .number("limit", *limit as u64)
+        }
+        Refused::Oneself => {
+            forbidden("nobody deletes themselves, or changes their own role").fix("have another admin do it")
+        }
+        Refused::TooManyLogins { retry_after_seconds } => {
+            Problem::new(ErrorCode::RateLimited, "this user logged in or refreshed too often")
+                .retry_after(u32::try_from(*retry_after_seconds).unwrap_or(u32::MAX))
+                .text("scope", "user")
+        }
+        Refused::Busy => Problem::overloaded("too many passwords wait to be checked"),
         Refused::Full => Problem::new(ErrorCode::StorageFull, "there is no room for another change"),
         Refused::Unreadable => Problem::new(ErrorCode::DataDamaged, "the audit log cannot be read back")
             .fix("ask the operator to run `ringlog audit verify`"),

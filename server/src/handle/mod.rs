@@ -17,4 +17,5 @@ pub mod query;
 pub mod routes;
 mod tenants;
 pub mod usage;
+mod users;
 pub mod x402;

@@ -4,6 +4,7 @@
 //! tenant asks too often is said before all that follows its credential.
 //! A request that may not be made learns nothing about what it asked for.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
@@ -28,6 +29,7 @@ pub enum Endpoint {
     Health,
     Ready,
     Control(ControlEndpoint),
+    Account(AccountEndpoint),
     /// OPTIONS of a path that answers to these.
     Methods(&'static str),
 }
@@ -52,6 +54,21 @@ pub enum ControlEndpoint {
     RotateSelf,
     RevokeSelf,
     ReadAudit,
+    WhoAmI,
+    LogOut,
+    ListUsers,
+    SetUserRole,
+    DeleteUser,
+}
+
+/// What is asked of it without a credential, or with a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountEndpoint {
+    SetUp,
+    SetUpStatus,
+    LogIn,
+    Refresh,
+    CreateUser,
 }
 
 /// What a route asks of a request's credential.
@@ -67,6 +84,8 @@ pub enum Need {
     Scope(Permission),
     /// The permission, by one who acts for others.
     Operator(Permission),
+    /// Nothing from this machine itself, or one who acts for others.
+    OwnMachine,
 }
 
 /// Who makes a request for a tenant's events.
@@ -184,12 +203,13 @@ const fn method(word: &str) -> Method {
     }
 }
 
+use AccountEndpoint as A;
 use ControlEndpoint as C;
-use Endpoint::Control;
+use Endpoint::{Account, Control};
 use Permission::{Admin, ManageTenants, Read, Write};
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 24] = routes![
+pub const ROUTES: [Route; 34] = routes![
     "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Endpoint::Event,
     "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Endpoint::EventBatch,
     "GET" "/api/v1/events/query" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Query,
@@ -214,6 +234,16 @@ pub const ROUTES: [Route; 24] = routes![
     "DELETE" "/api/v1/auth/keys/self" ["DELETE"] Need::Credential => Control(C::RevokeSelf),
     "POST" "/api/v1/auth/keys/self/rotate" ["POST"] Need::Credential => Control(C::RotateSelf),
     "GET" "/api/v1/audit/events" ["GET, HEAD"] Need::Scope(Admin) => Control(C::ReadAudit),
+    "POST" "/api/v1/auth/login" ["POST"] Need::Nothing => Account(A::LogIn),
+    "POST" "/api/v1/auth/refresh" ["POST"] Need::Nothing => Account(A::Refresh),
+    "POST" "/api/v1/auth/logout" ["POST"] Need::Credential => Control(C::LogOut),
+    "GET" "/api/v1/auth/me" ["GET, HEAD"] Need::Credential => Control(C::WhoAmI),
+    "POST" "/api/v1/auth/setup" ["POST"] Need::OwnMachine => Account(A::SetUp),
+    "GET" "/api/v1/auth/setup/status" ["GET, HEAD"] Need::Nothing => Account(A::SetUpStatus),
+    "POST" "/api/v1/auth/users" ["GET, HEAD, POST"] Need::Scope(Admin) => Account(A::CreateUser),
+    "GET" "/api/v1/auth/users" ["GET, HEAD, POST"] Need::Scope(Admin) => Control(C::ListUsers),
+    "PUT" "/api/v1/auth/users/{}" ["PUT, DELETE"] Need::Scope(Admin) => Control(C::SetUserRole),
+    "DELETE" "/api/v1/auth/users/{}" ["PUT, DELETE"] Need::Scope(Admin) => Control(C::DeleteUser),
 ];
 
 impl Route {
@@ -233,14 +263,14 @@ impl Route {
 
     fn needs(&self) -> Option<Permission> {
         match self.need {
-            Need::Nothing | Need::Credential => None,
+            Need::Nothing | Need::Credential | Need::OwnMachine => None,
             Need::Tenant(permission) | Need::Scope(permission) | Need::Operator(permission) => Some(permission),
         }
     }
 }
 
 /// Lets a request in, with the largest body that it may have, or says why not.
-pub fn admit(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Decided {
+pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: Micros) -> Decided {
     let path = head.path();
     let mut at_path = ROUTES.iter().filter_map(|route| Some((route, route.find(path)?))).peekable();
     let Some((first, _)) = at_path.peek() else {
@@ -255,7 +285,7 @@ pub fn admit(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Dec
         return refused(Problem::method_not_allowed(allow), None);
     };
     let mut tenant = None;
-    let (who, noticed) = match authorize(head, route, credentials, now, &mut tenant) {
+    let (who, noticed) = match authorize(head, peer, route, credentials, now, &mut tenant) {
         Ok(authorized) => authorized,
         Err(refusal) => return Decided { tenant, ..*refusal },
     };
@@ -282,12 +312,20 @@ fn refused(problem: Problem, noticed: Option<Noticed>) -> Decided {
 /// Who makes the request, and whether the audit log wants to know. `whose` becomes the tenant of a good credential.
 fn authorize(
     head: &Head<'_>,
+    peer: IpAddr,
     route: &'static Route,
     credentials: &mut Credentials,
     now: Micros,
     whose: &mut Option<Tenant>,
 ) -> Result<(Who, Option<Noticed>), Box<Decided>> {
-    if route.need == Need::Nothing {
+    let is_open = match route.need {
+        Need::Nothing => true,
+        Need::OwnMachine if presented(head).secret() != Err(AuthError::Missing) => false,
+        Need::OwnMachine if is_from_this_machine(head, peer) => true,
+        Need::OwnMachine => return Err(Box::new(refused(not_from_here(), None))),
+        _ => false,
+    };
+    if is_open {
         return Ok((Who::Anyone, None));
     }
     let principal = authenticate(head, credentials, now).map_err(|(problem, is_attempt)| {
@@ -309,6 +347,11 @@ fn authorize(
         return Err(denied(no_permission(permission)));
     }
     let is_operator = principal.acts_for_others();
+    if route.need == Need::OwnMachine {
+        // It is about no tenant that a request could name.
+        let who = Who::Caller(Caller { slot, generation, tenant: None });
+        return if is_operator { Ok((who, None)) } else { Err(denied(not_an_operator())) };
+    }
     let named = credentials.acting_tenant(&principal, head.x_tenant_id().map(text), head.x_workspace_id().map(text));
     let named = match named {
         Ok(row) => Some(row),
@@ -325,7 +368,7 @@ fn authorize(
     let used = |tenant| (route.method == Method::Get).then(|| notice(NoteKind::AdminRightUsed, tenant));
     let tenant = named.map(|row| row.number);
     match route.need {
-        Need::Nothing => unreachable!("such a route asks for no credential"),
+        Need::Nothing | Need::OwnMachine => unreachable!("such routes are decided above"),
         Need::Credential => Ok((caller(Some(principal.tenant)), None)),
         Need::Operator(_) if !is_operator => Err(denied(not_an_operator())),
         Need::Operator(_) => Ok((caller(None), used(principal.tenant))),
@@ -347,6 +390,16 @@ fn authorize(
 
 /// Whose credential it is. The flag says that one was tried.
 fn authenticate(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> Result<Principal, (Problem, bool)> {
+    credentials.authenticate(presented(head), now).map_err(|error| match error {
+        AuthError::Missing => (Problem::new(ErrorCode::Unauthorized, "a key is needed and none was sent"), false),
+        AuthError::Conflicting => {
+            (Problem::new(ErrorCode::Unauthorized, "two different keys were sent; send one"), true)
+        }
+        AuthError::Refused => (not_good(), true),
+    })
+}
+
+fn presented<'a>(head: &Head<'a>) -> Presented<'a> {
     let mut presented = Presented::none();
     if let Some(value) = head.authorization() {
         presented = presented.authorization(value);
@@ -354,13 +407,28 @@ fn authenticate(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> 
     if let Some(value) = head.x_api_key() {
         presented = presented.api_key(value);
     }
-    credentials.authenticate(presented, now).map_err(|error| match error {
-        AuthError::Missing => (Problem::new(ErrorCode::Unauthorized, "a key is needed and none was sent"), false),
-        AuthError::Conflicting => {
-            (Problem::new(ErrorCode::Unauthorized, "two different keys were sent; send one"), true)
-        }
-        AuthError::Refused => (not_good(), true),
-    })
+    presented
+}
+
+/// What proxies add, and what a browser adds for a page: whoever asks then is not the one at the other end of the socket.
+const ASKS_FOR_ANOTHER: [&str; 8] = [
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "Via",
+    "CF-Connecting-IP",
+    "Origin",
+];
+
+fn is_from_this_machine(head: &Head<'_>, peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback() && ASKS_FOR_ANOTHER.iter().all(|name| head.header(name).is_none())
+}
+
+fn not_from_here() -> Problem {
+    let message = "without a key this is for the server's own machine, and not through a proxy";
+    Problem::new(ErrorCode::Unauthorized, message).fix("ask from the server's own machine, or send the bootstrap key")
 }
 
 /// The one answer for a credential that is none, or none any more.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -112,6 +112,21 @@ fn serve_arguments<'a>(io: Io, arguments: &[&'a str]) -> Vec<&'a str> {
     let cores = ["--cores=1"];
     let usual = usual.into_iter().chain(cores).filter(|argument| !given.contains(&name(argument)));
     usual.chain(arguments.iter().copied()).collect()
+}
+
+/// Whether a text stands in any file below a directory.
+pub fn holds(directory: &Path, needle: &str) -> bool {
+    let mut places = vec![directory.to_owned()];
+    let mut found = false;
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            places.extend(std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            let bytes = std::fs::read(&place).unwrap();
+            found |= bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
+        }
+    }
+    found
 }
 
 /// A running server. It is killed when a test ends, however it ends.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Io, Place, Server};
+use crate::harness::{Io, Place, Server, holds};
 use crate::http::{Client, Response};
 use crate::on_both;
 
@@ -472,21 +472,8 @@ fn a_rotated_bootstrap_key_is_refused_from_that_moment(io: Io) {
         assert_eq!(read_status(client, &admin), 200);
     }
     let log = server.path("data/catalog");
-    let holds = |needle: &str| {
-        let mut places = vec![log.clone()];
-        let mut found = false;
-        while let Some(place) = places.pop() {
-            if place.is_dir() {
-                places.extend(std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()));
-            } else {
-                let bytes = std::fs::read(&place).unwrap();
-                found |= bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
-            }
-        }
-        found
-    };
-    assert!(holds("bootstrap_key_set"));
-    assert!(!holds(BOOTSTRAP) && !holds("another-bootstrap-key"));
+    assert!(holds(&log, "bootstrap_key_set"));
+    assert!(!holds(&log, BOOTSTRAP) && !holds(&log, "another-bootstrap-key"));
 }
 
 fn write_private(path: &std::path::Path, text: &str) {

@@ -9,6 +9,7 @@ mod harness;
 mod http;
 mod identity;
 mod lifecycle;
+mod people;
 mod protocol;
 mod queries;
 mod quotas;

@@ -7,26 +7,26 @@ use crate::auth::secret_file::NamedSecret;
 use crate::auth::tenant_id::Email;
 use crate::catalog::control::{ControlSettings, Onboard};
 use crate::catalog::log::MemoryLog;
-use crate::catalog::records::NewKey;
+use crate::catalog::records::{Actor, NewKey};
 use crate::catalog::tiers::Ceiling;
 use crate::limits::{KEYS_PER_TENANT_MAX, KEYS_SWEPT_MAX};
 
 const SETTINGS: ControlSettings = ControlSettings { shard_count: 2, onboard_per_hour: 0 };
-const BOOTSTRAP: &str = "a-bootstrap-key-of-mine";
+pub(in crate::catalog) const BOOTSTRAP: &str = "a-bootstrap-key-of-mine";
 const DAY: i64 = 86_400_000_000;
 
 fn signing_secret() -> NamedSecret {
     NamedSecret { kid: "k1".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") }
 }
 
-struct Catalog {
-    control: Control<MemoryLog>,
-    core: Credentials,
-    now: i64,
+pub(in crate::catalog) struct Catalog {
+    pub control: Control<MemoryLog>,
+    pub core: Credentials,
+    pub now: i64,
 }
 
 impl Catalog {
-    fn new() -> Catalog {
+    pub fn new() -> Catalog {
         let mut catalog = Catalog::open(MemoryLog::default());
         let digest = Secret::new(BOOTSTRAP).digest();
         let control = &mut catalog.control;
@@ -43,13 +43,13 @@ impl Catalog {
         Catalog { control, core, now: 1_000_000_000_000_000 }
     }
 
-    fn restart(self) -> Catalog {
+    pub fn restart(self) -> Catalog {
         let now = self.now;
         Catalog { now, ..Catalog::open(self.control.into_log()) }
     }
 
     /// What the control thread does between a change and its answer.
-    fn publish(&mut self) {
+    pub fn publish(&mut self) {
         if let Some(delta) = self.control.take_delta() {
             self.core.apply(&delta);
         }
@@ -64,12 +64,12 @@ impl Catalog {
         made.api_key.expose().to_owned()
     }
 
-    fn who(&mut self, key: &str) -> Option<Principal> {
+    pub fn who(&mut self, key: &str) -> Option<Principal> {
         self.core.authenticate(Presented::none().authorization(key.as_bytes()), Micros(self.now)).ok()
     }
 
     /// As a core would ask, with the credential that it found.
-    fn call(&mut self, key: &str, what: What) -> Answer {
+    pub fn call(&mut self, key: &str, what: What) -> Answer {
         let principal = self.who(key).expect("the core lets it in");
         self.call_as((principal.slot, principal.generation), what)
     }
@@ -87,7 +87,7 @@ impl Catalog {
         answer
     }
 
-    fn tenant(&mut self, id: &str) -> TenantEntry {
+    pub fn tenant(&mut self, id: &str) -> TenantEntry {
         let what = What::CreateTenant { id: id.into(), name: name(id), tier: Tier::Free };
         match self.call(BOOTSTRAP, what).unwrap() {
             Done::Tenant(entry) => *entry,
@@ -107,7 +107,7 @@ impl Catalog {
         self.call(key, what).map(minted)
     }
 
-    fn admin(&mut self, tenant: &str) -> String {
+    pub fn admin(&mut self, tenant: &str) -> String {
         let made = self.mint(BOOTSTRAP, named(tenant), "admin", Role::Admin, None).unwrap();
         made.api_key.expose().to_owned()
     }

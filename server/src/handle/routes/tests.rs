@@ -129,10 +129,14 @@ fn fixture() -> Fixture {
 }
 
 fn ask(credentials: &mut Credentials, method: &str, path: &str, key: &str, more: &str) -> Decided {
+    ask_from("127.0.0.1".parse().unwrap(), credentials, method, path, key, more)
+}
+
+fn ask_from(peer: IpAddr, credentials: &mut Credentials, method: &str, path: &str, key: &str, more: &str) -> Decided {
     let auth = if key.is_empty() { String::new() } else { format!("Authorization: Bearer {key}\r\n") };
     let text = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{auth}{more}\r\n");
     let (head, _) = parse_head(text.as_bytes(), &HeadLimits::SERVER).unwrap().unwrap();
-    admit(&head, credentials, NOW)
+    admit(&head, peer, credentials, NOW)
 }
 
 /// The status with which a request is refused; nothing if it is let in.
@@ -162,7 +166,9 @@ fn every_route_admits_exactly_those_who_may() {
                 let is_own = header.is_empty() || named == Some(own);
                 let expected = match route.need {
                     Need::Nothing => None,
+                    Need::OwnMachine if *holder == Holder::Nobody => None,
                     _ if !holder.is_good() => Some(401),
+                    Need::OwnMachine => (!holder.is_operator()).then_some(403),
                     Need::Credential if holder.is_operator() || is_own => None,
                     Need::Tenant(permission) | Need::Scope(permission) | Need::Operator(permission)
                         if !holder.may(permission) =>
@@ -194,7 +200,7 @@ fn every_route_admits_exactly_those_who_may() {
                 if let Ok((_, admitted)) = &decided.outcome {
                     assert_eq!(admitted.endpoint, route.endpoint, "{what}");
                     match &admitted.who {
-                        Who::Anyone => assert_eq!(route.need, Need::Nothing, "{what}"),
+                        Who::Anyone => assert!(matches!(route.need, Need::Nothing | Need::OwnMachine), "{what}"),
                         Who::Tenant(access) => assert_eq!(access.tenant, named.unwrap_or(own), "{what}"),
                         Who::Caller(caller) => match route.need {
                             Need::Scope(_) if holder.is_operator() => assert_eq!(caller.tenant, named, "{what}"),
@@ -223,7 +229,9 @@ fn every_route_admits_exactly_those_who_may() {
 fn what_is_wrong_with_a_credential_does_not_show() {
     let mut fixture = fixture();
     for route in ROUTES.iter().filter(|route| route.need != Need::Nothing) {
-        for (holder, key) in fixture.keys.iter().filter(|(holder, _)| !holder.is_good()) {
+        let is_bad =
+            |holder: &Holder| !holder.is_good() && (route.need != Need::OwnMachine || *holder != Holder::Nobody);
+        for (holder, key) in fixture.keys.iter().filter(|(holder, _)| is_bad(holder)) {
             let decided = ask(&mut fixture.credentials, route.method.as_str(), &path_of(route), key, "");
             let problem = decided.outcome.err().unwrap();
             let expected = match holder {
@@ -232,6 +240,31 @@ fn what_is_wrong_with_a_credential_does_not_show() {
             };
             assert_eq!((problem.code(), problem.message()), (ErrorCode::Unauthorized, expected), "{holder:?}");
         }
+    }
+}
+
+#[test]
+fn without_a_key_a_set_up_comes_from_this_machine_and_through_nobody() {
+    let mut fixture = fixture();
+    let (_, bootstrap) = fixture.keys.iter().find(|(holder, _)| *holder == Holder::Bootstrap).unwrap();
+    let mut check = |peer: &str, key: &str, more: &str, expected: Option<u16>| {
+        let peer = peer.parse().unwrap();
+        let decided = ask_from(peer, &mut fixture.credentials, "POST", "/api/v1/auth/setup", key, more);
+        assert_eq!(refused_with(&decided), expected, "{peer} {more}");
+    };
+    for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        check(local, "", "", None);
+        for name in ASKS_FOR_ANOTHER {
+            check(local, "", &format!("{name}: 127.0.0.1\r\n"), Some(401));
+            check(local, "", &format!("{}: \r\n", name.to_lowercase()), Some(401));
+            check(local, bootstrap, &format!("{name}: 127.0.0.1\r\n"), None);
+        }
+        check(local, "nonsense", "", Some(401));
+    }
+    for remote in ["10.0.0.7", "192.0.2.1", "2001:db8::1", "::ffff:10.0.0.7", "0.0.0.0"] {
+        check(remote, "", "", Some(401));
+        check(remote, "nonsense", "", Some(401));
+        check(remote, bootstrap, "", None);
     }
 }
 
