@@ -9,7 +9,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -233,7 +233,8 @@ fn number(kid: &str) -> Option<u32> {
     if is_plain { digits.parse().ok() } else { None }
 }
 
-/// Puts a file of mode 0600 in place: written aside, synced, renamed, its directory synced.
+/// Puts a file of mode 0600 in place: written aside, synced, renamed, its directory synced. The old file's owner keeps it:
+/// whoever runs this may be another, and the server must be able to read it from the first moment.
 pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
@@ -243,6 +244,7 @@ pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    give_to_owner_of(path, &file)?;
     file.write_all(contents)?;
     file.sync_all()?;
     std::fs::rename(&aside, path)?;
@@ -251,6 +253,17 @@ pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
         _ => Path::new("."),
     };
     File::open(directory)?.sync_all()
+}
+
+/// Whoever owns `path` owns what is made beside it; where it is not there yet, whoever makes it.
+pub fn give_to_owner_of(path: &Path, file: &File) -> io::Result<()> {
+    let made = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(old) if (old.uid(), old.gid()) != (made.uid(), made.gid()) => fchown(file, Some(old.uid()), Some(old.gid())),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn check(path: &Path, bytes: &[u8]) -> Result<Secret, SecretFileError> {

@@ -8,13 +8,14 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::auth::secret::Secret;
+use crate::auth::secret_file::{give_to_owner_of, write_private};
 use crate::catalog::keys_file::{self, FileKey, KeysFileError, line, parse};
 
 #[derive(Debug)]
@@ -136,7 +137,7 @@ fn edit<T>(path: &Path, change: impl FnOnce(Option<&str>) -> Result<(String, T),
         Err(error) => return Err(EditError::File(KeysFileError::Io(error))),
     };
     let (text, changed) = change(text.as_deref())?;
-    replace(&path, text.as_bytes()).map_err(EditError::Write)?;
+    write_private(&path, text.as_bytes()).map_err(EditError::Write)?;
     Ok(changed)
 }
 
@@ -149,38 +150,6 @@ fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Puts the new contents in place, readable by the old file's owner alone: whoever runs this may be another, and the
-/// server must be able to read it from the first moment.
-fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let aside = beside(path, ".new");
-    // What a crash left behind here is nobody's.
-    match std::fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    give_to_owner_of(path, &file)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    std::fs::rename(&aside, path)?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(directory)?.sync_all()
-}
-
-/// Whoever owns the key file owns what is made beside it; where it is not there yet, whoever makes it.
-fn give_to_owner_of(path: &Path, file: &File) -> io::Result<()> {
-    let made = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(old) if (old.uid(), old.gid()) != (made.uid(), made.gid()) => fchown(file, Some(old.uid()), Some(old.gid())),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -189,7 +158,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use ringlog_engine::ids::Tenant;
 
