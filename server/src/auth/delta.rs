@@ -65,6 +65,8 @@ pub struct CredentialRow {
     pub tenant: Tenant,
     pub role: Role,
     pub kind: CredentialKind,
+    /// What it may do at most, whatever its role and its kind.
+    pub scope: Permissions,
     pub state: CredentialState,
     pub expires_at: Option<Micros>,
     /// SHA-256 of a token's `jti`, or of the whole secret where there is no token.
@@ -77,6 +79,8 @@ pub enum CredentialKind {
     Jwt,
     Streaming,
     Bootstrap,
+    /// `tell_` and 32 hex digits: it does what its creator may do, or less.
+    Programmatic,
 }
 
 impl CredentialKind {
@@ -84,7 +88,7 @@ impl CredentialKind {
     /// take apart: they write and nothing else.
     pub const fn ceiling(self) -> Permissions {
         match self {
-            CredentialKind::Jwt | CredentialKind::Bootstrap => Permissions::of(&Permission::ALL),
+            CredentialKind::Jwt | CredentialKind::Bootstrap | CredentialKind::Programmatic => Permissions::ALL,
             CredentialKind::Streaming => Permissions::of(&[Permission::Write]),
         }
     }

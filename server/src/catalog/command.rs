@@ -2,7 +2,7 @@
 //! Must never: act on what a core knew of the caller. The caller is looked up again, where every change is known.
 //!
 //! ```text
-//! Command ─► authority ─► tenants | agent_keys | audit ─► commit ─► Answer
+//! Command ─► authority ─► tenants | agent_keys | programmatic_keys | streaming_keys | audit ─► commit ─► Answer
 //! ```
 
 use std::net::IpAddr;
@@ -16,8 +16,10 @@ use crate::catalog::audit::{AuditPage, AuditQuery};
 use crate::catalog::control::{ChangeError, Control, OnboardError, Onboarded};
 use crate::catalog::log::{CatalogError, CatalogLog};
 use crate::catalog::name::Name;
+use crate::catalog::programmatic_keys::{AskProgrammatic, DoneProgrammatic};
 use crate::catalog::records::{Actor, Body, Origin};
 use crate::catalog::state::{StateError, TenantEntry};
+use crate::catalog::streaming_keys::{AskStreaming, DoneStreaming};
 use crate::catalog::tiers::{Overrides, Tier};
 
 /// Who asks, from where, and when.
@@ -95,6 +97,8 @@ pub enum What {
         grace_seconds: u32,
     },
     RevokeSelf,
+    Programmatic(AskProgrammatic),
+    Streaming(AskStreaming),
     ReadAudit {
         tenant: Option<Tenant>,
         query: AuditQuery,
@@ -140,6 +144,8 @@ pub enum Done {
     Stats { tenant: Box<TenantEntry>, keys: usize, streaming_keys: usize },
     Minted(Minted),
     Keys(Vec<KeyView>),
+    Programmatic(DoneProgrammatic),
+    Streaming(DoneStreaming),
     Audit(AuditPage),
     Revoked,
 }
@@ -157,6 +163,8 @@ pub enum Refused {
     /// A key of this kind ends where it was made.
     NotHere(CredentialKind),
     RoleAboveOwn,
+    /// A key was to have a permission that its giver does not have.
+    BeyondOwn(Permission),
     TenantForbidden,
     TenantUnnamed,
     NotConfirmed,
@@ -164,6 +172,12 @@ pub enum Refused {
     NoKey,
     TenantExists,
     KeyExists,
+    /// More than one key has this name.
+    AmbiguousKey,
+    /// A streaming key cannot have this name.
+    KeyName,
+    /// The key file cannot be read or changed, and was not.
+    KeysFile,
     /// The key that is to be rotated has been replaced, and lives on for its grace only.
     KeyReplaced,
     TooManyKeys {
@@ -241,6 +255,8 @@ impl<L: CatalogLog> Control<L> {
             What::RevokeKey { whose, name } => self.revoke_key(by, call, whose, name),
             What::RotateSelf { grace_seconds } => self.rotate_self(by, call, *grace_seconds),
             What::RevokeSelf => self.revoke_self(by, call),
+            What::Programmatic(ask) => self.programmatic(by, call, ask),
+            What::Streaming(ask) => self.streaming(by, call, ask),
             What::ReadAudit { tenant, query } => self.read_audit(by, *tenant, query).map(Done::Audit),
         }
     }
@@ -249,23 +265,36 @@ impl<L: CatalogLog> Control<L> {
     fn authority(&self, call: &Call) -> Result<Authority, Refused> {
         let state = self.state();
         let entry = state.key_in(call.slot, call.generation).filter(|entry| entry.is_live(call.at));
-        let made = &entry.ok_or(Refused::Unauthorized)?.made;
+        let entry = entry.ok_or(Refused::Unauthorized)?;
+        let (made, permissions) = (&entry.made, entry.permissions());
         let is_active = made.tenant == SYSTEM_TENANT.0
             || state.tenant(Tenant(made.tenant)).is_some_and(|tenant| tenant.state == TenantState::Active);
         if !is_active {
             return Err(Refused::Unauthorized);
         }
-        let permissions = made.role.permissions().intersection(made.kind.ceiling());
         Ok(Authority { key: made.key, tenant: made.tenant, kind: made.kind, permissions })
     }
 
     pub(super) fn commit_for(&mut self, by: Authority, call: &Call, body: Body) -> Result<(), Refused> {
         // Never a revocation: who makes many changes must not keep another from ending their key. Each needs a key that
         // was made, so that they are as few as those.
-        if !by.is_operator() && !matches!(body, Body::KeyRevoked(_)) {
-            let admitted = self.changes.admit(by.tenant, call.at);
-            admitted.map_err(|retry_after_seconds| Refused::RateLimited { retry_after_seconds })?;
+        if !matches!(body, Body::KeyRevoked(_)) {
+            self.admit_change(by, call)?;
         }
+        self.commit_as(by, call, body)
+    }
+
+    /// Counts a change against the caller's tenant.
+    pub(super) fn admit_change(&mut self, by: Authority, call: &Call) -> Result<(), Refused> {
+        if by.is_operator() {
+            return Ok(());
+        }
+        let admitted = self.changes.admit(by.tenant, call.at);
+        admitted.map_err(|retry_after_seconds| Refused::RateLimited { retry_after_seconds })
+    }
+
+    /// In the caller's name, and uncounted.
+    pub(super) fn commit_as(&mut self, by: Authority, call: &Call, body: Body) -> Result<(), Refused> {
         let origin =
             Origin { actor: Actor::Key(by.key), source: Some(call.source), request_id: Some(call.request_id.clone()) };
         self.commit(body, origin, call.at).map_err(Refused::from)

@@ -3,8 +3,10 @@
 //!
 //! After a failed append nobody knows what is on disk: it latches, and every later change is refused until a restart.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringlog_engine::ids::{Micros, ShardNumber, Tenant};
@@ -137,6 +139,11 @@ pub struct Control<L> {
     state: State,
     limit: OnboardLimit,
     pub(super) changes: ChangeLimit,
+    /// When keys were used that no record tells of yet, and since when there are such.
+    pub(super) used: HashMap<u64, Micros>,
+    pub(super) used_since: Option<Micros>,
+    /// Where streaming keys stand, once it was read.
+    pub(super) keys_file: Option<PathBuf>,
     tenants_by_shard: Vec<u32>,
     /// What `signer` and `verifying` were made of.
     secrets: Vec<NamedSecret>,
@@ -174,6 +181,9 @@ impl<L: CatalogLog> Control<L> {
             state,
             limit: OnboardLimit::new(settings.onboard_per_hour),
             changes: ChangeLimit::default(),
+            used: HashMap::new(),
+            used_since: None,
+            keys_file: None,
             tenants_by_shard,
             secrets: Vec::new(),
             signer: None,

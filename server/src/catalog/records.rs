@@ -11,13 +11,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ringlog_engine::ids::Micros;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::value::RawValue;
 
 use crate::auth::secret::{Digest, from_hex, hex, sha256};
 pub use crate::catalog::body::{
-    Body, KeyRevoked, KeyRotated, NewKey, Noted, SigningSecretCreated, SigningSecretRetired, TenantChanged,
-    TenantCreated, TenantDeleted, TenantQuotasSet, TenantStateSet,
+    Body, KeyRevoked, KeyRotated, KeysUsed, NewKey, Noted, ProgrammaticKeyMinted, SigningSecretCreated,
+    SigningSecretRetired, TenantChanged, TenantCreated, TenantDeleted, TenantQuotasSet, TenantStateSet,
 };
 
 const VERSION: u16 = 1;
@@ -49,7 +49,7 @@ impl Origin {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Actor {
     Server,
     /// A caller of a route that asks for no credential.
@@ -203,6 +203,19 @@ impl Actor {
     }
 }
 
+impl Serialize for Actor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Actor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Actor, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        Actor::parse(&text).ok_or_else(|| D::Error::custom("not an actor"))
+    }
+}
+
 pub(super) mod hex_digest {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -222,7 +235,8 @@ pub(super) mod hex_digest {
 mod tests {
     use super::*;
     use crate::auth::delta::{CredentialKind, TenantState};
-    use crate::auth::role::Role;
+    use crate::auth::programmatic::KeyId;
+    use crate::auth::role::{Permission, Role};
     use crate::catalog::tiers::{Ceiling, Overrides, Tier};
 
     fn record(body: Body) -> Record {
@@ -250,6 +264,18 @@ mod tests {
             name: "first \"key\"\n".into(),
             proof: [1; 32],
             expires_at: Some(5),
+        }
+    }
+
+    fn programmatic() -> ProgrammaticKeyMinted {
+        ProgrammaticKeyMinted {
+            key: NewKey { kind: CredentialKind::Programmatic, name: "k".into(), expires_at: None, ..new_key() },
+            id: KeyId::parse("key_000102030405060708090a0b").unwrap(),
+            prefix: "tell_a1b2".into(),
+            description: Some("d".into()),
+            has_workspace: true,
+            permissions: Some(vec![Permission::Read, Permission::ManageSchemas]),
+            creator: Actor::Key(3),
         }
     }
 
@@ -289,6 +315,8 @@ mod tests {
             Body::TenantDeleted(TenantDeleted { tenant: 9 }),
             Body::KeyRotated(KeyRotated { old: 7, old_expires_at: None, new: new_key() }),
             Body::KeyRotated(KeyRotated { old: 7, old_expires_at: Some(3), new: new_key() }),
+            Body::ProgrammaticKeyMinted(programmatic()),
+            Body::KeysUsed(KeysUsed { used: vec![(7, 5), (9, 6)] }),
             Body::PermissionDenied(noted.clone()),
             Body::AuthenticationFailed(Noted { tenant: None, permission: None, missed: 0, ..noted.clone() }),
             Body::AdminRightUsed(noted),
@@ -369,6 +397,28 @@ mod tests {
                 "key_rotated",
                 format!(r#"{{"old":3,"old_expires_at":5,"new":{key}"{proof}"}}}}"#),
             ),
+            (
+                Body::ProgrammaticKeyMinted(programmatic()),
+                "programmatic_key_minted",
+                format!(
+                    r#"{{"key":{}"{proof}"}},"id":"key_000102030405060708090a0b","prefix":"tell_a1b2","description":"d","has_workspace":true,"permissions":["read","manage_schemas"],"creator":"key:3"}}"#,
+                    key.replace("jwt", "programmatic")
+                ),
+            ),
+            (
+                Body::ProgrammaticKeyMinted(ProgrammaticKeyMinted {
+                    description: None,
+                    has_workspace: false,
+                    permissions: None,
+                    ..programmatic()
+                }),
+                "programmatic_key_minted",
+                format!(
+                    r#"{{"key":{}"{proof}"}},"id":"key_000102030405060708090a0b","prefix":"tell_a1b2","creator":"key:3"}}"#,
+                    key.replace("jwt", "programmatic")
+                ),
+            ),
+            (Body::KeysUsed(KeysUsed { used: vec![(7, 5)] }), "keys_used", r#"{"used":[[7,5]]}"#.into()),
             (Body::PermissionDenied(noted.clone()), "permission_denied", r#"{"count":3}"#.into()),
             (Body::AuthenticationFailed(noted.clone()), "authentication_failed", r#"{"count":3}"#.into()),
             (Body::AdminRightUsed(noted), "admin_right_used", r#"{"count":3}"#.into()),

@@ -115,6 +115,7 @@ impl<L: CatalogLog> Control<L> {
         let missing = || SetUpError::KeysFileMissing(set_up.keys_file.into());
         let (keys, keys_file_open) = keys_file::load(set_up.keys_file).map_err(wrong)?.ok_or_else(missing)?;
         self.match_keys_file(set_up.keys_file, &keys, at)?;
+        self.keys_file = Some(set_up.keys_file.into());
         Ok(Made { tenant, jwt_secret, streaming_key, bootstrap_key, keys_file_open })
     }
 

@@ -15,5 +15,6 @@ pub mod json_body;
 pub mod onboard;
 pub mod query;
 pub mod routes;
+mod streaming_keys;
 mod tenants;
 pub mod x402;
