@@ -6,7 +6,7 @@ use ringlog_server::auth::delta::{
     Change, CredentialKind, CredentialRow, CredentialState, Delta, Quotas, TenantRow, TenantState,
 };
 use ringlog_server::auth::jwt::{Subject, TokenId, TokenSigner, VerifyingKeys};
-use ringlog_server::auth::role::Role;
+use ringlog_server::auth::role::{Permissions, Role};
 use ringlog_server::auth::secret::{Secret, hex};
 
 /// When all of this happens.
@@ -59,6 +59,7 @@ impl Table {
                 tenant: TENANT,
                 role: Role::Developer,
                 kind,
+                scope: Permissions::ALL,
                 state,
                 expires_at: None,
                 proof,

@@ -46,6 +46,7 @@ Examples:
   ringlog serve --data-dir /var/lib/ringlog --http 0.0.0.0:3900
   ringlog serve --http 127.0.0.1:0 --ports-file ports.json
   ringlog check --config ringlog.toml           is this configuration right?
+  ringlog apikeys new mobile-prod               a key for programs that send
   ringlog audit verify                          is the log of changes whole?
 
 Every setting can also stand in the environment (RINGLOG_DATA_DIR) or in ringlog.toml (data_dir = \"...\").
@@ -82,6 +83,14 @@ enum Verb {
     /// Secrets that sign keys
     #[command(subcommand)]
     Keys(KeysVerb),
+    /// Streaming keys: list them, or make, show and delete one
+    #[command(args_conflicts_with_subcommands = true, after_help = APIKEYS_EXAMPLES)]
+    Apikeys {
+        #[command(subcommand)]
+        verb: Option<ApikeysVerb>,
+        #[command(flatten)]
+        place: KeysPlace,
+    },
     /// Prove the audit log whole
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -116,6 +125,90 @@ enum AuditVerb {
         #[arg(long)]
         json: bool,
     },
+}
+
+const APIKEYS_EXAMPLES: &str = "\
+Examples:
+  ringlog apikeys --data-dir /var/lib/ringlog
+  ringlog apikeys new mobile-prod --workspace 1
+  ringlog apikeys show mobile-prod
+  ringlog apikeys delete mobile-prod
+
+The keys stand in a file, one a line: HEX:WORKSPACE[:NAME]. A server that runs takes a change of it up within a second.";
+
+#[derive(Subcommand)]
+enum ApikeysVerb {
+    /// Make a key, and print it
+    #[command(after_help = "Example:\n  ringlog apikeys new mobile-prod --workspace 1")]
+    New {
+        /// What people call it
+        name: String,
+        /// Whose events it sends
+        #[arg(long, short, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        workspace: u32,
+        #[command(flatten)]
+        place: KeysPlace,
+    },
+    /// Print a whole key
+    #[command(after_help = "Example:\n  ringlog apikeys show mobile-prod")]
+    Show {
+        /// Its name, or the key itself
+        name: String,
+        /// Only one of this workspace
+        #[arg(long, short, value_name = "NUMBER")]
+        workspace: Option<u32>,
+        #[command(flatten)]
+        place: KeysPlace,
+    },
+    /// Take a key out: whoever sends with it is refused
+    #[command(after_help = "Example:\n  ringlog apikeys delete mobile-prod --yes")]
+    Delete {
+        /// Its name, or the key itself
+        name: String,
+        /// Only one of this workspace
+        #[arg(long, short, value_name = "NUMBER")]
+        workspace: Option<u32>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        place: KeysPlace,
+    },
+}
+
+/// What becomes of streaming keys. Names may also be keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApikeysAction {
+    List,
+    New { name: String, workspace: u32 },
+    Show { name: String, workspace: Option<u32> },
+    Delete { name: String, workspace: Option<u32>, yes: bool },
+}
+
+/// Which key file a verb works on.
+#[derive(Args)]
+struct KeysPlace {
+    /// Configuration file [default: ./ringlog.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is stored [default: ./ringlog-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Streaming keys [default: apikeys.conf in the data directory]
+    #[arg(long, value_name = "FILE")]
+    keys_file: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl KeysPlace {
+    fn into_command(self, action: ApikeysAction) -> Command {
+        let values = [("data_dir", self.data_dir), ("keys_file", self.keys_file)];
+        let values = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        let output = if self.json { Output::Json } else { Output::Text };
+        Command::Apikeys { flags: Flags { config: self.config, values }, action, output }
+    }
 }
 
 const ROTATE_SECRET_EXAMPLES: &str = "\
@@ -280,6 +373,7 @@ pub enum Command {
     Serve(Flags),
     Check { flags: Flags, output: Output },
     RotateSecret { flags: Flags, rotation: Rotation, output: Output },
+    Apikeys { flags: Flags, action: ApikeysAction, output: Output },
     AuditVerify { flags: Flags, contains: Option<String>, output: Output },
     Version { output: Output },
 }
@@ -313,6 +407,18 @@ impl Command {
                 };
                 Command::RotateSecret { flags, rotation, output: output(json) }
             }
+            Some(Verb::Apikeys { verb, place: outer }) => match verb {
+                None => outer.into_command(ApikeysAction::List),
+                Some(ApikeysVerb::New { name, workspace, place }) => {
+                    place.into_command(ApikeysAction::New { name, workspace })
+                }
+                Some(ApikeysVerb::Show { name, workspace, place }) => {
+                    place.into_command(ApikeysAction::Show { name, workspace })
+                }
+                Some(ApikeysVerb::Delete { name, workspace, yes, place }) => {
+                    place.into_command(ApikeysAction::Delete { name, workspace, yes })
+                }
+            },
             Some(Verb::Audit(AuditVerb::Verify { place, contains, json })) => {
                 Command::AuditVerify { flags: place.into_flags(), contains, output: output(json) }
             }
@@ -384,6 +490,20 @@ mod tests {
         let flags = Flags { config: None, values: vec![("data_dir", "d".into())] };
         let verify = Command::AuditVerify { flags, contains: Some("ab".into()), output: Output::Json };
         assert_eq!(parse("ringlog audit verify --data-dir d --contains ab --json").unwrap(), verify);
+        let apikeys =
+            |values, action| Command::Apikeys { flags: Flags { config: None, values }, action, output: Output::Text };
+        assert_eq!(parse("ringlog apikeys").unwrap(), apikeys(Vec::new(), ApikeysAction::List));
+        let at = vec![("data_dir", "d".to_owned()), ("keys_file", "f".to_owned())];
+        assert_eq!(
+            parse("ringlog apikeys --data-dir d --keys-file f").unwrap(),
+            apikeys(at.clone(), ApikeysAction::List)
+        );
+        let new = ApikeysAction::New { name: "mobile-prod".into(), workspace: 7 };
+        let line = "ringlog apikeys new mobile-prod --workspace 7 --data-dir d --keys-file f";
+        assert_eq!(parse(line).unwrap(), apikeys(at, new));
+        let delete = ApikeysAction::Delete { name: "x".into(), workspace: None, yes: true };
+        assert_eq!(parse("ringlog apikeys delete x --yes").unwrap(), apikeys(Vec::new(), delete));
+        assert_eq!(parse("ringlog apikeys new x --workspace 0").unwrap_err().exit_code(), Exit::Usage as i32);
         for wrong in ["ringlog --nonsense", "ringlog nonsense", "ringlog --http", "ringlog serve --http a --http b"] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), Exit::Usage as i32, "{wrong}");
         }
@@ -394,7 +514,9 @@ mod tests {
 
     #[test]
     fn every_verb_has_help_with_an_example() {
-        for verb in ["", "serve", "check", "audit verify", "keys rotate-secret", "version"] {
+        let verbs = ["", "serve", "check", "audit verify", "keys rotate-secret", "version"];
+        let keys = ["apikeys", "apikeys new", "apikeys show", "apikeys delete"];
+        for verb in verbs.into_iter().chain(keys) {
             let help = parse(&format!("ringlog {verb} --help")).unwrap_err().to_string();
             assert!(help.contains("Example"), "{help}");
         }

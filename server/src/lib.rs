@@ -1,5 +1,6 @@
 //! The ringlog server.
 
+pub mod apikeys;
 pub mod auth;
 pub mod catalog;
 pub mod cli;

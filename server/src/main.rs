@@ -6,7 +6,7 @@ use std::thread;
 
 use ringlog_server::cli::{Command, Exit, check_text, version_text};
 use ringlog_server::config::{Config, ConfigError, Flags, RawConfig};
-use ringlog_server::{logging, offline, start};
+use ringlog_server::{apikeys, logging, offline, start};
 
 fn main() -> ExitCode {
     let command = match Command::parse(std::env::args_os()) {
@@ -35,6 +35,16 @@ fn main() -> ExitCode {
                 Ok(text) => show(&text),
                 Err(error) => refuse(&error, error.exit),
             },
+            Err(error) => refuse(&error, Exit::BadConfiguration),
+        },
+        Command::Apikeys { flags, action, output } => match configuration(flags) {
+            Ok(config) => {
+                let (mut answers, mut out) = (io::stdin().lock(), io::stderr());
+                match apikeys::apikeys(&config, &action, output, &mut answers, &mut out) {
+                    Ok(text) => show(&text),
+                    Err(error) => refuse(&error, error.exit),
+                }
+            }
             Err(error) => refuse(&error, Exit::BadConfiguration),
         },
         Command::Version { output } => show(&version_text(output)),

@@ -29,7 +29,7 @@ impl fmt::Display for OfflineError {
 impl std::error::Error for OfflineError {}
 
 impl OfflineError {
-    fn new(exit: Exit, text: impl fmt::Display) -> OfflineError {
+    pub(crate) fn new(exit: Exit, text: impl fmt::Display) -> OfflineError {
         OfflineError { exit, text: text.to_string() }
     }
 }

@@ -33,8 +33,9 @@ use crate::auth::secret_file;
 use crate::catalog::control::{Control, ControlSettings, OpenError};
 use crate::catalog::engine_log::{EngineLog, EngineLogError, EngineLogSettings, EngineLogThread};
 use crate::catalog::keys_file::KeysFileError;
+use crate::catalog::keys_file_thread;
 use crate::catalog::set_up::{Made, SetUp, SetUpError};
-use crate::catalog::thread::{ACKNOWLEDGE_WITHIN, Acks, ControlHandle, ControlThread, Files, KeysReadError, Publish};
+use crate::catalog::thread::{ACKNOWLEDGE_WITHIN, Acks, ControlHandle, ControlThread, Files, Publish};
 use crate::cli::Exit;
 use crate::config::{Config, Durability, IoChoice, SyncPrimitive};
 use crate::core;
@@ -374,6 +375,7 @@ impl Server {
         let ports = serde_json::Value::Object(sockets.ports);
         tracing::info!("ready: {ports}");
         let bootstrap_key = config.bootstrap_key_file.clone();
+        keys_file_thread::start(config.keys_file.clone(), control.handle()).map_err(no_thread)?;
         let files = Files { bootstrap_key, keys: config.keys_file.clone(), jwt_secret: config.jwt_secret_file.clone() };
         Ok(Server { addresses, cores, control, log: catalog.log, files, reminder, _syslog_udp: sockets.syslog_udp })
     }
@@ -495,18 +497,7 @@ fn leave_in_time() -> io::Result<()> {
 }
 
 fn reload_keys(control: &ControlHandle, files: &Files) {
-    let path = files.keys.display().to_string();
-    let reply = move |outcome: Result<_, KeysReadError>| match outcome {
-        Ok(changed) => {
-            let crate::catalog::set_up::KeysChanged { added, revoked } = changed;
-            tracing::info!(added, revoked, "{path}: streaming keys read again");
-        }
-        Err(KeysReadError::File(error)) => tracing::error!("not everything was read again: {error}"),
-        Err(KeysReadError::OutcomeUnknown) => {
-            tracing::error!("{path}: the changed streaming keys are stored, and may not be in force everywhere");
-        }
-    };
-    if control.read_files(files.clone(), Micros(wall_us()), Box::new(reply)).is_err() {
+    if control.read_files(files.clone(), Micros(wall_us()), keys_file_thread::told(&files.keys)).is_err() {
         tracing::error!("the control plane is busy: the key file was not read, send SIGHUP again");
     }
 }

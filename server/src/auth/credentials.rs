@@ -19,8 +19,9 @@ use crate::auth::delta::{
     Change, CredentialKind, CredentialRow, CredentialState, Delta, SYSTEM_TENANT, TenantRow, TenantState,
 };
 use crate::auth::jwt::VerifyingKeys;
+use crate::auth::last_used::{LastUsed, Used};
 pub use crate::auth::presented::{AuthError, Presented};
-use crate::auth::role::{Permission, Role};
+use crate::auth::role::{Permission, Permissions, Role};
 use crate::auth::secret::{Digest, canonical, hex, same_digest, sha256};
 use crate::auth::token_cache::{TokenCache, Verified};
 
@@ -37,18 +38,20 @@ pub struct Principal {
     pub tenant_id: Arc<str>,
     pub role: Role,
     pub kind: CredentialKind,
+    pub scope: Permissions,
     pub slot: u32,
     pub generation: u32,
 }
 
 impl Principal {
     pub fn may(&self, permission: Permission) -> bool {
-        self.role.permissions().intersection(self.kind.ceiling()).contains(permission)
+        let allowed = self.role.permissions().intersection(self.kind.ceiling()).intersection(self.scope);
+        allowed.contains(permission)
     }
 
     /// Whether this is one who names the tenant it acts for.
     pub fn acts_for_others(&self) -> bool {
-        self.tenant == SYSTEM_TENANT && self.role == Role::Admin
+        self.tenant == SYSTEM_TENANT && self.may(Permission::Admin)
     }
 }
 
@@ -73,6 +76,7 @@ struct Row {
     generation: u32,
     role: Role,
     kind: CredentialKind,
+    scope: Permissions,
     state: CredentialState,
 }
 
@@ -87,6 +91,7 @@ const VACANT: Row = Row {
     generation: 0,
     role: Role::ReadOnly,
     kind: CredentialKind::Streaming,
+    scope: Permissions::NONE,
     state: CredentialState::Revoked,
 };
 
@@ -99,6 +104,7 @@ pub struct Credentials {
     tenants_by_id: HashMap<Arc<str>, Tenant>,
     keys: VerifyingKeys,
     cache: TokenCache,
+    last_used: LastUsed,
 }
 
 impl Credentials {
@@ -112,6 +118,7 @@ impl Credentials {
             tenants_by_id: HashMap::new(),
             keys: VerifyingKeys::default(),
             cache: TokenCache::new(seed),
+            last_used: LastUsed::new(),
         };
         credentials.apply(snapshot);
         credentials
@@ -140,7 +147,27 @@ impl Credentials {
     }
 
     pub fn authenticate(&mut self, presented: Presented<'_>, now: Micros) -> Result<Principal, AuthError> {
-        self.check(presented.secret()?, now).ok_or(AuthError::Refused)
+        let principal = self.check(presented.secret()?, now).ok_or(AuthError::Refused)?;
+        if principal.kind == CredentialKind::Programmatic {
+            self.last_used.note(principal.slot, principal.generation, now);
+        }
+        Ok(principal)
+    }
+
+    /// Which programmatic keys were used, for whoever keeps it: at most once a minute, by any clock that is always the
+    /// same.
+    pub fn take_used(&mut self, now: Micros) -> Option<Vec<Used>> {
+        self.last_used.take_due(now)
+    }
+
+    /// When [`Credentials::take_used`] has something, by its clock.
+    pub fn used_due_at(&self) -> Option<Micros> {
+        self.last_used.due_at()
+    }
+
+    /// What was used and not told yet, at shutdown.
+    pub fn take_all_used(&mut self) -> Vec<Used> {
+        self.last_used.take_all()
     }
 
     /// The same check for protocols that carry a streaming key as 16 bytes.
@@ -148,7 +175,10 @@ impl Credentials {
         let principal = self.check(hex(key).as_bytes(), now).ok_or(AuthError::Refused)?;
         match principal.kind {
             CredentialKind::Streaming => Ok(principal),
-            CredentialKind::Jwt | CredentialKind::Bootstrap | CredentialKind::Session => Err(AuthError::Refused),
+            CredentialKind::Jwt
+            | CredentialKind::Bootstrap
+            | CredentialKind::Session
+            | CredentialKind::Programmatic => Err(AuthError::Refused),
         }
     }
 
@@ -261,6 +291,7 @@ impl Credentials {
             tenant_id: Arc::clone(&tenant.id),
             role: row.role,
             kind: row.kind,
+            scope: row.scope,
             slot: verified.slot,
             generation: verified.generation,
         })
@@ -306,6 +337,7 @@ impl Credentials {
             generation: row.generation,
             role: row.role,
             kind: row.kind,
+            scope: row.scope,
             state: row.state,
         };
     }

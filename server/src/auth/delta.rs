@@ -71,6 +71,8 @@ pub struct CredentialRow {
     pub tenant: Tenant,
     pub role: Role,
     pub kind: CredentialKind,
+    /// What it may do at most, whatever its role and its kind.
+    pub scope: Permissions,
     pub state: CredentialState,
     pub expires_at: Option<Micros>,
     /// SHA-256 of a token's `jti`, or of the whole secret where there is no token.
@@ -85,6 +87,8 @@ pub enum CredentialKind {
     Bootstrap,
     /// Of a person who has logged in.
     Session,
+    /// `tell_` and 32 hex digits: it does what its creator may do, or less.
+    Programmatic,
 }
 
 impl CredentialKind {
@@ -92,9 +96,10 @@ impl CredentialKind {
     /// take apart: they write and nothing else.
     pub const fn ceiling(self) -> Permissions {
         match self {
-            CredentialKind::Jwt | CredentialKind::Bootstrap | CredentialKind::Session => {
-                Permissions::of(&Permission::ALL)
-            }
+            CredentialKind::Jwt
+            | CredentialKind::Bootstrap
+            | CredentialKind::Session
+            | CredentialKind::Programmatic => Permissions::ALL,
             CredentialKind::Streaming => Permissions::of(&[Permission::Write]),
         }
     }

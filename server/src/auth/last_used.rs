@@ -66,6 +66,12 @@ impl LastUsed {
         Some(self.take_all())
     }
 
+    /// When [`LastUsed::take_due`] has something, by the clock that it is given; nothing if nothing was used.
+    pub fn due_at(&self) -> Option<Micros> {
+        let handed_over_at = self.handed_over_at.filter(|_| !self.noted.is_empty())?;
+        Some(Micros(handed_over_at.0.saturating_add(HAND_OVER_EVERY_US)))
+    }
+
     /// What is left to hand over at shutdown.
     pub fn take_all(&mut self) -> Vec<Used> {
         self.noted.drain().map(|(slot, (generation, at))| Used { slot, generation, at }).collect()
@@ -127,7 +133,7 @@ mod tests {
             last_used.note(9, 4, Micros(at));
             assert_eq!(last_used.take_due(Micros(at)), None);
         }
-        assert_eq!(last_used.take_due(Micros(MINUTE - 1)), None);
+        assert_eq!((last_used.take_due(Micros(MINUTE - 1)), last_used.due_at()), (None, Some(Micros(MINUTE))));
         assert_eq!(sorted(last_used.take_due(Micros(MINUTE))), [used(7, 1, 999), used(9, 4, 999)]);
         last_used.note(7, 1, Micros(MINUTE + 5));
         assert_eq!(last_used.take_due(Micros(2 * MINUTE - 1)), None);
@@ -140,7 +146,7 @@ mod tests {
         for minute in 0..10 {
             assert_eq!(last_used.take_due(Micros(minute * MINUTE)), None);
         }
-        assert!(last_used.take_all().is_empty());
+        assert!(last_used.take_all().is_empty() && last_used.due_at().is_none());
     }
 
     #[test]

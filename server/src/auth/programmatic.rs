@@ -11,6 +11,7 @@
 use std::fmt;
 
 use ringlog_engine::ids::Micros;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::auth::role::{Permission, Permissions, Role};
 use crate::auth::secret::{Digest, Secret, from_hex, hex, random, sha256};
@@ -64,6 +65,19 @@ impl KeyId {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{ID_PREFIX}{}", hex(&self.0))
+    }
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeyId, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        KeyId::parse(&text).ok_or_else(|| D::Error::custom("not a key's id"))
     }
 }
 
@@ -124,12 +138,17 @@ impl Scope {
         }
     }
 
+    /// What the key may do at most, whatever its creator may.
+    pub fn ceiling(self) -> Permissions {
+        match self {
+            Scope::Inherit => Permissions::ALL,
+            Scope::Only(permissions) => permissions,
+        }
+    }
+
     /// What the key may do while its creator has `role`.
     pub fn effective(self, role: Role) -> Permissions {
-        match self {
-            Scope::Inherit => role.permissions(),
-            Scope::Only(permissions) => role.permissions().intersection(permissions),
-        }
+        role.permissions().intersection(self.ceiling())
     }
 
     /// The scope of a key that is asked for by somebody with this role who came with a credential of this scope. A key

@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// What a route asks for. Every route names exactly one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Permission {
     Read,
     Write,
@@ -45,6 +46,7 @@ pub struct Permissions(u8);
 
 impl Permissions {
     pub const NONE: Permissions = Permissions(0);
+    pub const ALL: Permissions = Permissions::of(&Permission::ALL);
 
     pub const fn of(list: &[Permission]) -> Permissions {
         let mut bits = 0;
@@ -140,6 +142,9 @@ mod tests {
         for role in Role::ALL {
             assert_eq!(Role::parse(role.name()), Some(role));
             assert_eq!(serde_json::to_string(&role).unwrap(), format!("\"{}\"", role.name()));
+        }
+        for permission in Permission::ALL {
+            assert_eq!(serde_json::to_string(&permission).unwrap(), format!("\"{}\"", permission.name()));
         }
         for wrong in ["", "Admin", "admin ", "root", "service_account", "read-only"] {
             assert_eq!(Role::parse(wrong), None, "{wrong}");

@@ -3,7 +3,7 @@
 
 use ringlog_engine::ids::{Micros, Tenant};
 
-use crate::auth::delta::{CredentialKind, SYSTEM_TENANT, SYSTEM_TENANT_ID};
+use crate::auth::delta::{CredentialKind, CredentialState, SYSTEM_TENANT, SYSTEM_TENANT_ID};
 use crate::auth::jwt::TokenId;
 use crate::auth::role::{Permission, Role};
 use crate::catalog::command::{Answer, Authority, Call, Done, KeyView, Minted, Refused, Whose};
@@ -35,8 +35,8 @@ impl<L: CatalogLog> Control<L> {
         if self.named_keys(tenant, name.as_str()).any(|key| key.is_live(call.at)) {
             return Err(Refused::KeyExists);
         }
-        self.sweep(tenant, call.at)?;
-        self.check_room(tenant)?;
+        self.sweep(tenant, CredentialKind::Jwt, call.at)?;
+        self.check_room(tenant, CredentialKind::Jwt)?;
         let token_id = TokenId::random();
         let mut key = self.new_key(tenant.0, CredentialKind::Jwt, role, name.as_str(), token_id.proof())?;
         key.expires_at = expires_in_days.map(|days| call.at.0 + i64::from(days) * DAY_US);
@@ -85,6 +85,10 @@ impl<L: CatalogLog> Control<L> {
 
     pub(super) fn rotate_self(&mut self, by: Authority, call: &Call, grace_seconds: u32) -> Answer {
         let own = self.own_key(by)?;
+        // A programmatic key is revoked, and another made.
+        if by.kind != CredentialKind::Jwt {
+            return Err(Refused::NotHere(by.kind));
+        }
         if own.replaced_by.is_some() {
             return Err(Refused::KeyReplaced);
         }
@@ -101,7 +105,7 @@ impl<L: CatalogLog> Control<L> {
     /// The caller's key, if it is one that was made here: a file's or a configuration's key would come back from there.
     fn own_key(&self, by: Authority) -> Result<&KeyEntry, Refused> {
         match by.kind {
-            CredentialKind::Jwt => self.state().key(by.key).ok_or(Refused::NoKey),
+            CredentialKind::Jwt | CredentialKind::Programmatic => self.state().key(by.key).ok_or(Refused::NoKey),
             CredentialKind::Streaming | CredentialKind::Bootstrap | CredentialKind::Session => {
                 Err(Refused::NotHere(by.kind))
             }
@@ -114,8 +118,8 @@ impl<L: CatalogLog> Control<L> {
         let ends_at = match grace_seconds {
             0 => None,
             seconds => {
-                self.sweep(tenant, call.at)?;
-                self.check_room(tenant)?;
+                self.sweep(tenant, old.kind, call.at)?;
+                self.check_room(tenant, old.kind)?;
                 let graced = call.at.0 + i64::from(seconds) * SECOND_US;
                 Some(old.expires_at.map_or(graced, |expires_at| graced.min(expires_at)))
             }
@@ -129,22 +133,25 @@ impl<L: CatalogLog> Control<L> {
     }
 
     /// Expired keys keep their places until somebody needs one.
-    fn sweep(&mut self, tenant: Tenant, now: Micros) -> Result<(), Refused> {
+    pub(super) fn sweep(&mut self, tenant: Tenant, kind: CredentialKind, now: Micros) -> Result<(), Refused> {
         let expired: Vec<u64> = self
             .state()
-            .keys_of(tenant, CredentialKind::Jwt)
+            .keys_of(tenant, kind)
             .filter(|key| !key.is_live(now))
             .map(|key| key.made.key)
             .take(KEYS_SWEPT_MAX)
             .collect();
         for key in expired {
-            self.commit(Body::KeyRevoked(KeyRevoked { key }), Origin::server(), now)?;
+            // It may have ended with the one before it.
+            if self.state().key(key).is_some_and(|entry| entry.state == CredentialState::Active) {
+                self.commit(Body::KeyRevoked(KeyRevoked { key }), Origin::server(), now)?;
+            }
         }
         Ok(())
     }
 
-    fn check_room(&self, tenant: Tenant) -> Result<(), Refused> {
-        let count = self.state().keys_of(tenant, CredentialKind::Jwt).take(KEYS_PER_TENANT_MAX).count();
+    pub(super) fn check_room(&self, tenant: Tenant, kind: CredentialKind) -> Result<(), Refused> {
+        let count = self.state().keys_of(tenant, kind).take(KEYS_PER_TENANT_MAX).count();
         if count < KEYS_PER_TENANT_MAX { Ok(()) } else { Err(Refused::TooManyKeys { limit: KEYS_PER_TENANT_MAX }) }
     }
 

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::auth::delta::{CredentialKind, TenantState};
-use crate::auth::role::Role;
+use crate::auth::programmatic::KeyId;
+use crate::auth::role::{Permission, Role};
 use crate::auth::secret::Digest;
 use crate::catalog::people_records::{
     SessionEnded, SessionRefreshed, SessionStarted, UserCreated, UserDeleted, UserRoleSet,
 };
-use crate::catalog::records::{Outcome, RecordError, hex_digest};
+use crate::catalog::records::{Actor, Outcome, RecordError, hex_digest};
 use crate::catalog::tiers::{Overrides, Tier};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub enum Body {
     KeyMinted(NewKey),
     KeyRotated(KeyRotated),
     KeyRevoked(KeyRevoked),
+    ProgrammaticKeyMinted(ProgrammaticKeyMinted),
+    /// When keys were used last, as far as it was known.
+    KeysUsed(KeysUsed),
     /// Replaces the bootstrap key that was there before.
     BootstrapKeySet(NewKey),
     UserCreated(UserCreated),
@@ -146,6 +150,34 @@ pub struct KeyRevoked {
     pub key: u64,
 }
 
+/// A key that lives by its creator: it has no more than that one's role, and ends with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgrammaticKeyMinted {
+    /// The role is the creator's at that moment.
+    pub key: NewKey,
+    pub id: KeyId,
+    /// Its first characters, for people.
+    pub prefix: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether a workspace was named for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_workspace: bool,
+    /// Absent: everything that its creator may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Vec<Permission>>,
+    /// The credential that it was asked for with.
+    pub creator: Actor,
+}
+
+/// Key numbers and microseconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysUsed {
+    pub used: Vec<(u64, i64)>,
+}
+
 /// Something that was noticed and changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +222,8 @@ impl Body {
             Body::KeyMinted(_) => "key_minted",
             Body::KeyRotated(_) => "key_rotated",
             Body::KeyRevoked(_) => "key_revoked",
+            Body::ProgrammaticKeyMinted(_) => "programmatic_key_minted",
+            Body::KeysUsed(_) => "keys_used",
             Body::BootstrapKeySet(_) => "bootstrap_key_set",
             Body::UserCreated(_) => "user_created",
             Body::UserRoleSet(_) => "user_role_set",
@@ -225,6 +259,8 @@ impl Body {
             Body::SessionStarted(body) => user(body.user),
             Body::SessionRefreshed(body) => user(body.user),
             Body::SessionEnded(body) => user(body.user),
+            Body::ProgrammaticKeyMinted(body) => format!("key:{}", body.key.key),
+            Body::KeysUsed(_) => "server".to_owned(),
             Body::PermissionDenied(body) | Body::AuthenticationFailed(body) | Body::AdminRightUsed(body) => {
                 body.tenant.map_or("server".to_owned(), of)
             }
@@ -241,9 +277,12 @@ impl Body {
         }
     }
 
-    /// Whether an older version may pass over it: it changes nothing.
+    /// Whether an older version may pass over it: it decides nothing.
     pub fn is_skippable(&self) -> bool {
-        matches!(self, Body::PermissionDenied(_) | Body::AuthenticationFailed(_) | Body::AdminRightUsed(_))
+        matches!(
+            self,
+            Body::PermissionDenied(_) | Body::AuthenticationFailed(_) | Body::AdminRightUsed(_) | Body::KeysUsed(_)
+        )
     }
 
     /// What the record says, for people. Without the digests of keys and the hashes of passwords: they help nobody who reads.
@@ -274,6 +313,8 @@ impl Body {
             Body::SessionStarted(body) => to_raw_value(body),
             Body::SessionRefreshed(body) => to_raw_value(body),
             Body::SessionEnded(body) => to_raw_value(body),
+            Body::ProgrammaticKeyMinted(body) => to_raw_value(body),
+            Body::KeysUsed(body) => to_raw_value(body),
             Body::PermissionDenied(body) | Body::AuthenticationFailed(body) | Body::AdminRightUsed(body) => {
                 to_raw_value(body)
             }
@@ -297,6 +338,8 @@ impl Body {
             "key_minted" => Body::KeyMinted(read(json)?),
             "key_rotated" => Body::KeyRotated(read(json)?),
             "key_revoked" => Body::KeyRevoked(read(json)?),
+            "programmatic_key_minted" => Body::ProgrammaticKeyMinted(read(json)?),
+            "keys_used" => Body::KeysUsed(read(json)?),
             "bootstrap_key_set" => Body::BootstrapKeySet(read(json)?),
             "user_created" => Body::UserCreated(read(json)?),
             "user_role_set" => Body::UserRoleSet(read(json)?),

@@ -2,7 +2,7 @@
 //! Must never: act on what a core knew of the caller. The caller is looked up again, where every change is known.
 //!
 //! ```text
-//! Command ─► authority ─► tenants | agent_keys | users | audit ─► commit ─► Answer
+//! Command ─► authority ─► tenants | agent_keys | programmatic_keys | streaming_keys | users | audit ─► commit ─► Answer
 //! ```
 
 use std::net::IpAddr;
@@ -17,8 +17,10 @@ use crate::catalog::audit::{AuditPage, AuditQuery};
 use crate::catalog::control::{ChangeError, Control, OnboardError, Onboarded};
 use crate::catalog::log::{CatalogError, CatalogLog};
 use crate::catalog::name::Name;
+use crate::catalog::programmatic_keys::{AskProgrammatic, DoneProgrammatic};
 use crate::catalog::records::{Body, Origin};
 use crate::catalog::state::{StateError, TenantEntry};
+use crate::catalog::streaming_keys::{AskStreaming, DoneStreaming};
 use crate::catalog::tiers::{Overrides, Tier};
 use crate::catalog::users::Person;
 
@@ -97,6 +99,8 @@ pub enum What {
         grace_seconds: u32,
     },
     RevokeSelf,
+    Programmatic(AskProgrammatic),
+    Streaming(AskStreaming),
     ReadAudit {
         tenant: Option<Tenant>,
         query: AuditQuery,
@@ -159,6 +163,8 @@ pub enum Done {
     Stats { tenant: Box<TenantEntry>, keys: usize, streaming_keys: usize },
     Minted(Minted),
     Keys(Vec<KeyView>),
+    Programmatic(DoneProgrammatic),
+    Streaming(DoneStreaming),
     Audit(AuditPage),
     LoggedIn(Box<LoggedIn>),
     Refreshed { token: Secret, expires_at: Micros },
@@ -181,6 +187,8 @@ pub enum Refused {
     /// A key of this kind ends where it was made.
     NotHere(CredentialKind),
     RoleAboveOwn,
+    /// A key was to have a permission that its giver does not have.
+    BeyondOwn(Permission),
     TenantForbidden,
     TenantUnnamed,
     NotConfirmed,
@@ -188,6 +196,12 @@ pub enum Refused {
     NoKey,
     TenantExists,
     KeyExists,
+    /// More than one key has this name.
+    AmbiguousKey,
+    /// A streaming key cannot have this name.
+    KeyName,
+    /// The key file cannot be read or changed, and was not.
+    KeysFile,
     /// The key that is to be rotated has been replaced, and lives on for its grace only.
     KeyReplaced,
     TooManyKeys {
@@ -289,6 +303,8 @@ impl<L: CatalogLog> Control<L> {
             What::RevokeKey { whose, name } => self.revoke_key(by, call, whose, name),
             What::RotateSelf { grace_seconds } => self.rotate_self(by, call, *grace_seconds),
             What::RevokeSelf => self.revoke_self(by, call),
+            What::Programmatic(ask) => self.programmatic(by, call, ask),
+            What::Streaming(ask) => self.streaming(by, call, ask),
             What::ReadAudit { tenant, query } => self.read_audit(by, *tenant, query).map(Done::Audit),
             What::WhoAmI => self.who_am_i(by),
             What::LogOut => self.log_out(by, call),
@@ -302,24 +318,36 @@ impl<L: CatalogLog> Control<L> {
     pub(super) fn authority(&self, call: &Call) -> Result<Authority, Refused> {
         let state = self.state();
         let entry = state.key_in(call.slot, call.generation).filter(|entry| entry.is_live(call.at));
-        let made = &entry.ok_or(Refused::Unauthorized)?.made;
+        let entry = entry.ok_or(Refused::Unauthorized)?;
+        let (made, permissions) = (&entry.made, entry.permissions());
         let is_active = made.tenant == SYSTEM_TENANT.0
             || state.tenant(Tenant(made.tenant)).is_some_and(|tenant| tenant.state == TenantState::Active);
         if !is_active {
             return Err(Refused::Unauthorized);
         }
-        let permissions = made.role.permissions().intersection(made.kind.ceiling());
         Ok(Authority { key: made.key, tenant: made.tenant, kind: made.kind, permissions })
     }
 
     pub(super) fn commit_for(&mut self, by: Authority, call: &Call, body: Body) -> Result<(), Refused> {
         // Never a revocation: who makes many changes must not keep another from ending their key. Each needs something
         // that was made, so that they are as few as that.
-        let is_end = matches!(body, Body::KeyRevoked(_) | Body::SessionEnded(_) | Body::UserDeleted(_));
-        if !by.is_operator() && !is_end {
-            let admitted = self.changes.admit(by.tenant, call.at);
-            admitted.map_err(|retry_after_seconds| Refused::RateLimited { retry_after_seconds })?;
+        if !matches!(body, Body::KeyRevoked(_) | Body::SessionEnded(_) | Body::UserDeleted(_)) {
+            self.admit_change(by, call)?;
         }
+        self.commit_as(by, call, body)
+    }
+
+    /// Counts a change against the caller's tenant.
+    pub(super) fn admit_change(&mut self, by: Authority, call: &Call) -> Result<(), Refused> {
+        if by.is_operator() {
+            return Ok(());
+        }
+        let admitted = self.changes.admit(by.tenant, call.at);
+        admitted.map_err(|retry_after_seconds| Refused::RateLimited { retry_after_seconds })
+    }
+
+    /// In the caller's name, and uncounted.
+    pub(super) fn commit_as(&mut self, by: Authority, call: &Call, body: Body) -> Result<(), Refused> {
         let actor = self.state().actor_of(by.key);
         let origin = Origin { actor, source: Some(call.source), request_id: Some(call.request_id.clone()) };
         self.commit(body, origin, call.at).map_err(Refused::from)

@@ -3,6 +3,7 @@
 //!
 //! After a failed append nobody knows what is on disk: it latches, and every later change is refused until a restart.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -141,7 +142,10 @@ pub struct Control<L> {
     pub(super) changes: ChangeLimit,
     /// Logins and refreshes, by user.
     pub(super) session_changes: ChangeLimit,
-    /// Where the streaming keys are, once it is known.
+    /// When keys were used that no record tells of yet, and since when there are such.
+    pub(super) used: HashMap<u64, Micros>,
+    pub(super) used_since: Option<Micros>,
+    /// Where streaming keys stand, once it was read.
     pub(super) keys_file: Option<PathBuf>,
     tenants_by_shard: Vec<u32>,
     /// What `signer` and `verifying` were made of.
@@ -181,6 +185,8 @@ impl<L: CatalogLog> Control<L> {
             limit: OnboardLimit::new(settings.onboard_per_hour),
             changes: ChangeLimit::default(),
             session_changes: ChangeLimit::default(),
+            used: HashMap::new(),
+            used_since: None,
             keys_file: None,
             tenants_by_shard,
             secrets: Vec::new(),

@@ -11,13 +11,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ringlog_engine::ids::Micros;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::value::RawValue;
 
 use crate::auth::secret::{Digest, from_hex, hex, sha256};
 pub use crate::catalog::body::{
-    Body, KeyRevoked, KeyRotated, NewKey, Noted, SigningSecretCreated, SigningSecretRetired, TenantChanged,
-    TenantCreated, TenantDeleted, TenantQuotasSet, TenantStateSet,
+    Body, KeyRevoked, KeyRotated, KeysUsed, NewKey, Noted, ProgrammaticKeyMinted, SigningSecretCreated,
+    SigningSecretRetired, TenantChanged, TenantCreated, TenantDeleted, TenantQuotasSet, TenantStateSet,
 };
 pub use crate::catalog::people_records::{
     SessionEnd, SessionEnded, SessionRefreshed, SessionStarted, UserCreated, UserDeleted, UserRoleSet,
@@ -52,7 +52,7 @@ impl Origin {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Actor {
     Server,
     /// A caller of a route that asks for no credential.
@@ -213,6 +213,19 @@ impl Actor {
     }
 }
 
+impl Serialize for Actor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Actor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Actor, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        Actor::parse(&text).ok_or_else(|| D::Error::custom("not an actor"))
+    }
+}
+
 pub(super) mod hex_digest {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -232,7 +245,8 @@ pub(super) mod hex_digest {
 mod tests {
     use super::*;
     use crate::auth::delta::{CredentialKind, TenantState};
-    use crate::auth::role::Role;
+    use crate::auth::programmatic::KeyId;
+    use crate::auth::role::{Permission, Role};
     use crate::catalog::tiers::{Ceiling, Overrides, Tier};
 
     fn record(body: Body) -> Record {
@@ -276,6 +290,18 @@ mod tests {
 
     fn session() -> NewKey {
         NewKey { kind: CredentialKind::Session, ..new_key() }
+    }
+
+    fn programmatic() -> ProgrammaticKeyMinted {
+        ProgrammaticKeyMinted {
+            key: NewKey { kind: CredentialKind::Programmatic, name: "k".into(), expires_at: None, ..new_key() },
+            id: KeyId::parse("key_000102030405060708090a0b").unwrap(),
+            prefix: "tell_a1b2".into(),
+            description: Some("d".into()),
+            has_workspace: true,
+            permissions: Some(vec![Permission::Read, Permission::ManageSchemas]),
+            creator: Actor::Key(3),
+        }
     }
 
     #[test]
@@ -327,6 +353,8 @@ mod tests {
             }),
             Body::SessionRefreshed(SessionRefreshed { user: 4, old: 6, new: session() }),
             Body::SessionEnded(SessionEnded { user: 4, tenant: 9, session: 7, why: SessionEnd::Replayed }),
+            Body::ProgrammaticKeyMinted(programmatic()),
+            Body::KeysUsed(KeysUsed { used: vec![(7, 5), (9, 6)] }),
             Body::PermissionDenied(noted.clone()),
             Body::AuthenticationFailed(Noted { tenant: None, permission: None, missed: 0, ..noted.clone() }),
             Body::AdminRightUsed(noted),
@@ -449,6 +477,28 @@ mod tests {
                 "session_ended",
                 r#"{"user":4,"tenant":9,"session":7,"why":"logged_out"}"#.into(),
             ),
+            (
+                Body::ProgrammaticKeyMinted(programmatic()),
+                "programmatic_key_minted",
+                format!(
+                    r#"{{"key":{}"{proof}"}},"id":"key_000102030405060708090a0b","prefix":"tell_a1b2","description":"d","has_workspace":true,"permissions":["read","manage_schemas"],"creator":"key:3"}}"#,
+                    key.replace("jwt", "programmatic")
+                ),
+            ),
+            (
+                Body::ProgrammaticKeyMinted(ProgrammaticKeyMinted {
+                    description: None,
+                    has_workspace: false,
+                    permissions: None,
+                    ..programmatic()
+                }),
+                "programmatic_key_minted",
+                format!(
+                    r#"{{"key":{}"{proof}"}},"id":"key_000102030405060708090a0b","prefix":"tell_a1b2","creator":"key:3"}}"#,
+                    key.replace("jwt", "programmatic")
+                ),
+            ),
+            (Body::KeysUsed(KeysUsed { used: vec![(7, 5)] }), "keys_used", r#"{"used":[[7,5]]}"#.into()),
             (Body::PermissionDenied(noted.clone()), "permission_denied", r#"{"count":3}"#.into()),
             (Body::AuthenticationFailed(noted.clone()), "authentication_failed", r#"{"count":3}"#.into()),
             (Body::AdminRightUsed(noted), "admin_right_used", r#"{"count":3}"#.into()),

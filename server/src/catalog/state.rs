@@ -16,8 +16,12 @@ use crate::auth::delta::{
     TenantState,
 };
 use crate::auth::jwt::SIGNING_KEYS_MAX;
+use crate::auth::programmatic::{KeyId, Scope};
+use crate::auth::role::{Permissions, Role};
 use crate::auth::secret::Digest;
-use crate::catalog::records::{Body, CHAIN_START, KeyRotated, NewKey, Record, TenantChanged, TenantCreated};
+use crate::catalog::records::{
+    Actor, Body, CHAIN_START, KeyRotated, KeysUsed, NewKey, ProgrammaticKeyMinted, Record, TenantChanged, TenantCreated,
+};
 use crate::catalog::tiers::{Overrides, Tier};
 
 mod people;
@@ -53,14 +57,46 @@ pub struct KeyEntry {
     pub state: CredentialState,
     /// The key that took its place, while it lives on beside that one.
     pub replaced_by: Option<u64>,
-    /// With the expiry that it has.
+    /// With the expiry that it has, and the role.
     pub made: NewKey,
+    /// What a key that lives by its creator has besides.
+    pub programmatic: Option<Box<Programmatic>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Programmatic {
+    pub id: KeyId,
+    pub prefix: String,
+    pub description: Option<String>,
+    pub has_workspace: bool,
+    pub scope: Scope,
+    /// The credential that it was asked for with.
+    pub creator: Actor,
+    /// When that one ends, which ends this key, too.
+    pub creator_expires_at: Option<i64>,
+    /// As it was recorded last.
+    pub last_used_at: Option<Micros>,
 }
 
 impl KeyEntry {
     /// Whether the key still opens something at `now`, as far as the key itself goes.
     pub fn is_live(&self, now: Micros) -> bool {
-        self.state == CredentialState::Active && self.made.expires_at.is_none_or(|at| now.0 < at)
+        self.state == CredentialState::Active && self.ends_at().is_none_or(|at| now.0 < at)
+    }
+
+    /// What it may do, as far as the key itself goes.
+    pub fn permissions(&self) -> Permissions {
+        self.made.role.permissions().intersection(self.made.kind.ceiling()).intersection(self.scope().ceiling())
+    }
+
+    pub fn scope(&self) -> Scope {
+        self.programmatic.as_ref().map_or(Scope::Inherit, |programmatic| programmatic.scope)
+    }
+
+    /// When it ends, by itself or with its creator.
+    fn ends_at(&self) -> Option<i64> {
+        let with_creator = self.programmatic.as_ref().and_then(|programmatic| programmatic.creator_expires_at);
+        [self.made.expires_at, with_creator].into_iter().flatten().min()
     }
 }
 
@@ -101,6 +137,9 @@ pub enum StateError {
     NoSuchUser,
     PasswordHash,
     NoSuchSession,
+    /// The credential that a key is to live by is not there, or has ended.
+    Creator,
+    KeyIdTaken,
 }
 
 impl fmt::Display for StateError {
@@ -131,6 +170,8 @@ impl fmt::Display for StateError {
             StateError::NoSuchUser => "its user does not exist",
             StateError::PasswordHash => "its password hash is none",
             StateError::NoSuchSession => "its session does not exist",
+            StateError::Creator => "its creator is not there, or has ended",
+            StateError::KeyIdTaken => "its id belongs to another key",
         })
     }
 }
@@ -153,6 +194,10 @@ pub struct State {
     keys_by_tenant: BTreeSet<(u32, CredentialKind, u64)>,
     /// Live keys that are found by their digest, by its first eight bytes: what the cores index them by.
     keys_by_digest: HashMap<u64, u64>,
+    /// Live programmatic keys.
+    keys_by_id: HashMap<KeyId, u64>,
+    /// The same, by the credential that they live by.
+    keys_by_creator: BTreeSet<(Actor, u64)>,
     slots: Vec<Slot>,
     /// The longest free first, so that a slot's generations last.
     free_slots: VecDeque<u32>,
@@ -174,6 +219,8 @@ impl Default for State {
             people: People::default(),
             keys_by_tenant: BTreeSet::new(),
             keys_by_digest: HashMap::new(),
+            keys_by_id: HashMap::new(),
+            keys_by_creator: BTreeSet::new(),
             slots: Vec::new(),
             free_slots: VecDeque::new(),
             bootstrap: None,
@@ -208,13 +255,18 @@ impl State {
                 self.change_tenant(body.tenant, record.at, |entry| entry.overrides = body.overrides)
             }
             Body::TenantDeleted(body) => self.delete_tenant(body.tenant, record.at),
-            Body::KeyMinted(key) => vec![self.put_key(key, record.at)],
+            Body::KeyMinted(key) => vec![self.put_key(key, None, record.at)],
+            Body::ProgrammaticKeyMinted(body) => vec![self.put_programmatic(body, record.at)],
             Body::KeyRotated(body) => self.rotate_key(body, record.at),
-            Body::KeyRevoked(body) => vec![self.revoke(body.key)],
+            Body::KeyRevoked(body) => self.end(body.key),
+            Body::KeysUsed(body) => {
+                self.put_used(body);
+                Vec::new()
+            }
             Body::BootstrapKeySet(key) => {
-                let put = self.put_key(key, record.at);
+                let put = self.put_key(key, None, record.at);
                 let old = self.bootstrap.replace(key.key);
-                old.map(|old| self.revoke(old)).into_iter().chain([put]).collect()
+                old.map(|old| self.end(old)).unwrap_or_default().into_iter().chain([put]).collect()
             }
             Body::UserCreated(body) => self.put_user(body, record.at),
             Body::UserRoleSet(body) => self.set_role(body),
@@ -240,6 +292,7 @@ impl State {
             | Body::PermissionDenied(_)
             | Body::AuthenticationFailed(_)
             | Body::AdminRightUsed(_)
+            | Body::KeysUsed(_)
             | Body::Skipped { .. } => Ok(()),
             Body::TenantCreated(body) => self.check_tenant(body),
             Body::TenantChanged(body) => self.check_tenant_is_there(body.tenant),
@@ -256,6 +309,7 @@ impl State {
                 }
                 self.check_key(key)
             }
+            Body::ProgrammaticKeyMinted(body) => self.check_programmatic(body),
             Body::KeyRotated(body) => self.check_rotation(body),
             Body::BootstrapKeySet(key) => {
                 if key.kind != CredentialKind::Bootstrap {
@@ -287,6 +341,23 @@ impl State {
             Some(entry) if entry.state == TenantState::Deleting => Err(StateError::TenantDeleted),
             Some(_) => Ok(()),
         }
+    }
+
+    fn check_programmatic(&self, body: &ProgrammaticKeyMinted) -> Result<(), StateError> {
+        let key = &body.key;
+        if key.kind != CredentialKind::Programmatic {
+            return Err(StateError::KeyKind);
+        }
+        if key.tenant != SYSTEM_TENANT.0 {
+            self.check_tenant_is_there(key.tenant)?;
+        }
+        if self.creator(body.creator).is_none() {
+            return Err(StateError::Creator);
+        }
+        if self.keys_by_id.contains_key(&body.id) {
+            return Err(StateError::KeyIdTaken);
+        }
+        self.check_key(key)
     }
 
     fn check_rotation(&self, body: &KeyRotated) -> Result<(), StateError> {
@@ -359,7 +430,7 @@ impl State {
             if key.name == ONBOARD_KEY_NAME_AT_FIRST {
                 key.name = ONBOARD_KEY_NAME.to_owned();
             }
-            self.put_key(&key, at)
+            self.put_key(&key, None, at)
         });
         [row].into_iter().chain(key).collect()
     }
@@ -374,26 +445,93 @@ impl State {
     fn delete_tenant(&mut self, number: u32, at: Micros) -> Vec<Change> {
         let mut changes = self.change_tenant(number, at, |entry| entry.state = TenantState::Deleting);
         let keys: Vec<u64> = self.keys_in(number).collect();
-        changes.extend(keys.into_iter().map(|key| self.revoke(key)));
+        changes.extend(keys.into_iter().flat_map(|key| self.end(key)));
         self.people.remove_tenant(number);
         changes
     }
 
     fn rotate_key(&mut self, body: &KeyRotated, at: Micros) -> Vec<Change> {
-        let put = self.put_key(&body.new, at);
-        let old = match body.old_expires_at {
-            None => self.revoke(body.old),
+        let mut changes = vec![self.put_key(&body.new, None, at)];
+        match body.old_expires_at {
+            None => changes.extend(self.end(body.old)),
             Some(expires_at) => {
                 let old = self.keys.get_mut(&body.old).expect("a key is checked before it is rotated");
                 old.made.expires_at = Some(expires_at);
                 old.replaced_by = Some(body.new.key);
-                Change::Credential(credential_row(old))
+                changes.push(Change::Credential(credential_row(old)));
+                changes.extend(self.creator_changed(Actor::Key(body.old)));
             }
-        };
-        vec![put, old]
+        }
+        changes
     }
 
-    fn put_key(&mut self, key: &NewKey, at: Micros) -> Change {
+    fn put_programmatic(&mut self, body: &ProgrammaticKeyMinted, at: Micros) -> Change {
+        let (role, creator_expires_at) =
+            self.creator(body.creator).expect("a creator is checked before its key is put");
+        let scope = match &body.permissions {
+            None => Scope::Inherit,
+            Some(permissions) => Scope::Only(Permissions::of(permissions)),
+        };
+        let programmatic = Programmatic {
+            id: body.id,
+            prefix: body.prefix.clone(),
+            description: body.description.clone(),
+            has_workspace: body.has_workspace,
+            scope,
+            creator: body.creator,
+            creator_expires_at,
+            last_used_at: None,
+        };
+        self.keys_by_id.insert(body.id, body.key.key);
+        self.keys_by_creator.insert((body.creator, body.key.key));
+        let key = NewKey { role, ..body.key.clone() };
+        self.put_key(&key, Some(Box::new(programmatic)), at)
+    }
+
+    /// The role that keys of this creator have, and when they end with it; nothing if it has ended.
+    fn creator(&self, creator: Actor) -> Option<(Role, Option<i64>)> {
+        match creator {
+            Actor::Key(key) => {
+                let entry = self.keys.get(&key).filter(|entry| entry.state == CredentialState::Active)?;
+                Some((entry.made.role, entry.ends_at()))
+            }
+            Actor::User(user) => self.user(user).map(|user| (user.role, None)),
+            Actor::Server | Actor::Anonymous => None,
+        }
+    }
+
+    /// Brings the keys that live by a creator, and those that live by them, to what it is now.
+    fn creator_changed(&mut self, creator: Actor) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut changed = vec![creator];
+        while let Some(creator) = changed.pop() {
+            let (role, expires_at) = self.creator(creator).expect("keys end with their creator");
+            for number in self.made_by(creator) {
+                let entry = self.keys.get_mut(&number).expect("keys never go from the catalog");
+                entry.made.role = role;
+                if let Some(programmatic) = &mut entry.programmatic {
+                    programmatic.creator_expires_at = expires_at;
+                }
+                changes.push(Change::Credential(credential_row(entry)));
+                changed.push(Actor::Key(number));
+            }
+        }
+        changes
+    }
+
+    fn made_by(&self, creator: Actor) -> Vec<u64> {
+        self.keys_by_creator.range((creator, 0)..=(creator, u64::MAX)).map(|(_, key)| *key).collect()
+    }
+
+    fn put_used(&mut self, body: &KeysUsed) {
+        for (key, at) in &body.used {
+            if let Some(programmatic) = self.keys.get_mut(key).and_then(|entry| entry.programmatic.as_mut()) {
+                programmatic.last_used_at = programmatic.last_used_at.max(Some(Micros(*at)));
+            }
+        }
+    }
+
+    fn put_key(&mut self, key: &NewKey, programmatic: Option<Box<Programmatic>>, at: Micros) -> Change {
         let slot = Slot { generation: key.generation, key: key.key, is_free: false };
         match self.slots.get_mut(key.slot as usize) {
             Some(free) => {
@@ -408,11 +546,24 @@ impl State {
         }
         self.keys_by_tenant.insert((key.tenant, key.kind, key.key));
         let state = CredentialState::Active;
-        let entry = KeyEntry { created_at: at, state, replaced_by: None, made: key.clone() };
+        let entry = KeyEntry { created_at: at, state, replaced_by: None, made: key.clone(), programmatic };
         let row = credential_row(&entry);
         self.last_key = key.key;
         self.keys.insert(key.key, entry);
         Change::Credential(row)
+    }
+
+    /// Ends a key, and every key that lives by it.
+    fn end(&mut self, number: u64) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut ending = vec![number];
+        while let Some(number) = ending.pop() {
+            if self.keys.get(&number).is_some_and(|key| key.state == CredentialState::Active) {
+                ending.extend(self.made_by(Actor::Key(number)));
+                changes.push(self.revoke(number));
+            }
+        }
+        changes
     }
 
     fn revoke(&mut self, number: u64) -> Change {
@@ -422,6 +573,10 @@ impl State {
         self.keys_by_tenant.remove(&(key.made.tenant, key.made.kind, number));
         if key.made.kind != CredentialKind::Jwt {
             self.keys_by_digest.remove(&prefix(&key.made.proof));
+        }
+        if let Some(programmatic) = &key.programmatic {
+            self.keys_by_id.remove(&programmatic.id);
+            self.keys_by_creator.remove(&(programmatic.creator, number));
         }
         if self.bootstrap == Some(number) {
             self.bootstrap = None;
@@ -508,6 +663,50 @@ impl State {
         self.keys.get(&number)
     }
 
+    /// A programmatic key that has not been revoked.
+    pub fn key_by_id(&self, id: KeyId) -> Option<&KeyEntry> {
+        self.keys.get(self.keys_by_id.get(&id)?)
+    }
+
+    /// Whose key this is: whoever made it, or made the key that it was made with.
+    pub fn owner(&self, entry: &KeyEntry) -> Actor {
+        let mut entry = entry;
+        loop {
+            match entry.programmatic.as_ref().map(|programmatic| programmatic.creator) {
+                None => return self.actor_of(entry.made.key),
+                Some(Actor::Key(creator)) => entry = &self.keys[&creator],
+                Some(creator) => return creator,
+            }
+        }
+    }
+
+    /// The keys that live by a creator, and those that live by them.
+    pub fn living_by(&self, creator: Actor) -> Vec<&KeyEntry> {
+        let mut found = Vec::new();
+        let mut creators = vec![creator];
+        while let Some(creator) = creators.pop() {
+            for number in self.made_by(creator) {
+                found.push(&self.keys[&number]);
+                creators.push(Actor::Key(number));
+            }
+        }
+        found
+    }
+
+    /// Whether a key is `ancestor`, or lives by it.
+    pub fn lives_by(&self, entry: &KeyEntry, ancestor: u64) -> bool {
+        let mut entry = entry;
+        loop {
+            if entry.made.key == ancestor {
+                return true;
+            }
+            match entry.programmatic.as_ref().map(|programmatic| programmatic.creator) {
+                Some(Actor::Key(creator)) => entry = &self.keys[&creator],
+                _ => return false,
+            }
+        }
+    }
+
     /// The key that a credential's slot and generation mean: what a core knows of it.
     pub fn key_in(&self, slot: u32, generation: u32) -> Option<&KeyEntry> {
         let slot = self.slots.get(slot as usize).filter(|slot| slot.generation == generation)?;
@@ -544,8 +743,12 @@ impl State {
             Body::SessionStarted(body) => Some(body.key.tenant),
             Body::SessionRefreshed(body) => Some(body.new.tenant),
             Body::SessionEnded(body) => Some(body.tenant),
+            Body::ProgrammaticKeyMinted(body) => Some(body.key.tenant),
             Body::PermissionDenied(body) | Body::AuthenticationFailed(body) | Body::AdminRightUsed(body) => body.tenant,
-            Body::SigningSecretCreated(_) | Body::SigningSecretRetired(_) | Body::Skipped { .. } => None,
+            Body::SigningSecretCreated(_)
+            | Body::SigningSecretRetired(_)
+            | Body::KeysUsed(_)
+            | Body::Skipped { .. } => None,
         }
     }
 
@@ -580,7 +783,7 @@ impl State {
 
 /// Whether such keys have records of their own.
 fn is_made_otherwise(kind: CredentialKind) -> bool {
-    matches!(kind, CredentialKind::Bootstrap | CredentialKind::Session)
+    matches!(kind, CredentialKind::Bootstrap | CredentialKind::Session | CredentialKind::Programmatic)
 }
 
 fn put_changed(entry: &mut TenantEntry, changed: &TenantChanged) {
@@ -607,8 +810,9 @@ fn credential_row(entry: &KeyEntry) -> CredentialRow {
         tenant: Tenant(entry.made.tenant),
         role: entry.made.role,
         kind: entry.made.kind,
+        scope: entry.scope().ceiling(),
         state: entry.state,
-        expires_at: entry.made.expires_at.map(Micros),
+        expires_at: entry.ends_at().map(Micros),
         proof: entry.made.proof,
     }
 }

@@ -85,7 +85,8 @@ impl<L: CatalogLog> Control<L> {
     pub(super) fn tenant_stats(&self, by: Authority, named: &str, now: Micros) -> Answer {
         let number = self.number_of(by, named)?;
         let count = |kind| self.state().keys_of(Tenant(number), kind).filter(|key| key.is_live(now)).count();
-        let (keys, streaming_keys) = (count(CredentialKind::Jwt), count(CredentialKind::Streaming));
+        let keys = count(CredentialKind::Jwt) + count(CredentialKind::Programmatic);
+        let streaming_keys = count(CredentialKind::Streaming);
         match self.tenant_of_number(number) {
             Done::Tenant(tenant) => Ok(Done::Stats { tenant, keys, streaming_keys }),
             other => unreachable!("a tenant is asked for, and found {other:?}"),

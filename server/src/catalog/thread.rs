@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use ringlog_engine::ids::Micros;
 
 use crate::auth::delta::Delta;
+use crate::auth::last_used::Used;
 use crate::auth::password::{Hasher, StoredHash};
 use crate::auth::password_thread::{PasswordHandle, PasswordThread};
 use crate::auth::secret_file;
@@ -101,7 +102,9 @@ enum Request {
     Worked(u64, Box<Worked>),
     PasswordsDied,
     Note(Box<Note>),
+    Used(Vec<Used>),
     ReadFiles(Files, Micros, Reply<Result<KeysChanged, KeysReadError>>),
+    ReadKeysFile(PathBuf, Micros, Reply<Result<KeysChanged, KeysReadError>>),
     Stop,
 }
 
@@ -151,6 +154,21 @@ impl ControlHandle {
     /// Nobody is told what becomes of it.
     pub fn note(&self, note: Note) -> Result<(), Busy> {
         self.submit(Request::Note(Box::new(note)))
+    }
+
+    /// Which keys a core saw used. Nobody is told what becomes of it.
+    pub fn used(&self, used: Vec<Used>) -> Result<(), Busy> {
+        self.submit(Request::Used(used))
+    }
+
+    /// Reads the key file again, and nothing else.
+    pub fn read_keys_file(
+        &self,
+        path: PathBuf,
+        at: Micros,
+        reply: Reply<Result<KeysChanged, KeysReadError>>,
+    ) -> Result<(), Busy> {
+        self.submit(Request::ReadKeysFile(path, at, reply))
     }
 
     /// Reads the bootstrap key's file, the signing secrets and the key file again, as SIGHUP asks for.
@@ -288,6 +306,13 @@ fn waiting(outcome: Answer, reply: Reply<Answer>) -> Handled {
     }))
 }
 
+fn files_read(outcome: Result<KeysChanged, SetUpError>, reply: Reply<Result<KeysChanged, KeysReadError>>) -> Handled {
+    let outcome = outcome.map_err(KeysReadError::File);
+    Handled::Answer(Box::new(move |is_everywhere| {
+        reply(outcome.and_then(|made| if is_everywhere { Ok(made) } else { Err(KeysReadError::OutcomeUnknown) }));
+    }))
+}
+
 impl<L: CatalogLog> Work<L> {
     fn run(mut self, requests: &Receiver<Request>) {
         self.acks.waiter.get_or_init(thread::current);
@@ -348,16 +373,16 @@ impl<L: CatalogLog> Work<L> {
                 self.control.take_note(&note);
                 Handled::Silent
             }
-            Request::ReadFiles(files, at, reply) => {
-                let outcome = self.read_files(&files, at).map_err(KeysReadError::File);
-                Handled::Answer(Box::new(move |is_everywhere| {
-                    reply(
-                        outcome
-                            .and_then(|made| if is_everywhere { Ok(made) } else { Err(KeysReadError::OutcomeUnknown) }),
-                    );
-                }))
+            Request::Used(used) => {
+                self.control.take_used(&used);
+                Handled::Silent
             }
-            Request::Stop => Handled::Stop,
+            Request::ReadFiles(files, at, reply) => files_read(self.read_files(&files, at), reply),
+            Request::ReadKeysFile(path, at, reply) => files_read(self.read_keys_file(&path, at), reply),
+            Request::Stop => {
+                self.control.record_uses();
+                Handled::Stop
+            }
         }
     }
 
@@ -368,11 +393,14 @@ impl<L: CatalogLog> Work<L> {
             self.control.set_up_bootstrap(Some(&key), at)?;
         }
         self.control.set_up_signing(&files.jwt_secret, at)?;
-        let path = &files.keys;
+        self.read_keys_file(&files.keys, at)
+    }
+
+    fn read_keys_file(&mut self, path: &Path, at: Micros) -> Result<KeysChanged, SetUpError> {
         match keys_file::load(path) {
             Ok(Some((keys, _))) => self.control.match_keys_file(path, &keys, at),
-            Ok(None) => Err(SetUpError::KeysFileMissing(path.clone())),
-            Err(error) => Err(SetUpError::Keys { path: path.clone(), error }),
+            Ok(None) => Err(SetUpError::KeysFileMissing(path.into())),
+            Err(error) => Err(SetUpError::Keys { path: path.into(), error }),
         }
     }
 

@@ -182,6 +182,13 @@ impl CoreHost {
         }
     }
 
+    /// Best effort: what the control plane has no room for is not told.
+    fn tell_what_was_used(&mut self, now: Moment) {
+        if let Some(used) = self.credentials.take_used(Micros(now.monotonic_us as i64)) {
+            let _ = self.control.used(used);
+        }
+    }
+
     fn health(&self) -> Health<'_> {
         Health {
             version: self.version,
@@ -374,13 +381,19 @@ impl Host for CoreHost {
         self.outcome = outcome;
         self.work_on_queries(connections, ring);
         self.tell_what_is_due();
-        [deadline_us, self.end_at_us(), self.notes.due_at_us()].into_iter().flatten().min()
+        self.tell_what_was_used(now);
+        let used_at_us = self.credentials.used_due_at().map(|at| at.0.unsigned_abs());
+        [deadline_us, self.end_at_us(), self.notes.due_at_us(), used_at_us].into_iter().flatten().min()
     }
 
     fn end(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) -> Next {
         let is_over = self.live_on(connections, ring);
         let has_unsent = self.peers.wake(ring);
         if is_over {
+            let used = self.credentials.take_all_used();
+            if !used.is_empty() {
+                let _ = self.control.used(used);
+            }
             // The last wake-ups leave with it.
             let _ = ring.submit();
             Next::Over

@@ -10,7 +10,12 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::auth::programmatic::{KeyId, Scope, check_expiry, shown_prefix};
 use crate::auth::secret::Secret;
+use crate::catalog::command::{What, Whose};
+use crate::catalog::programmatic_keys::{AskProgrammatic, DoneProgrammatic, ProgrammaticView, Wanted};
+use crate::handle::body::parameters;
+use crate::handle::control::Asking;
 use crate::handle::json_body::read_object;
+use crate::handle::routes::ControlEndpoint;
 use crate::wire::status::{ErrorCode, Problem};
 use crate::wire::time::{format_moment, parse_moment};
 
@@ -20,6 +25,71 @@ const DESCRIPTION_CHARS_MAX: usize = 500;
 const WORKSPACE_CHARS_MAX: usize = 64;
 /// There are seven permissions; a list may repeat them.
 const PERMISSIONS_MAX: usize = 64;
+
+pub fn read(asking: &Asking<'_>, now: Micros) -> Result<What, Problem> {
+    use ControlEndpoint as C;
+    let tenant = asking.caller.tenant;
+    let named = || -> Result<Option<String>, Problem> {
+        let [workspace_id] = parameters(asking.query, ["workspace_id"])?;
+        Ok(workspace_id.map(Cow::into_owned).filter(|id| !id.is_empty()))
+    };
+    Ok(What::Programmatic(match asking.endpoint {
+        C::MakeApiKey => {
+            let CreateKey { name, description, workspace_id, scope, expires_at } = read_create(asking.body, now)?;
+            let wanted = Wanted { name, description, scope, expires_at };
+            AskProgrammatic::Make { whose: Whose { tenant, named: workspace_id }, wanted }
+        }
+        C::ListApiKeys => AskProgrammatic::ListOwn { named: named()? },
+        C::RevokeApiKey => AskProgrammatic::RevokeOwn { id: read_id(asking.target)? },
+        C::ListWorkspaceApiKeys => AskProgrammatic::ListAll { whose: Whose { tenant, named: named()? } },
+        C::RevokeWorkspaceApiKey => {
+            let whose = Whose { tenant, named: named()? };
+            AskProgrammatic::RevokeAny { whose, id: read_id(asking.target)? }
+        }
+        other => unreachable!("{other:?} is not about programmatic keys"),
+    }))
+}
+
+/// Status and body.
+pub fn answer(done: &DoneProgrammatic) -> (u16, Vec<u8>) {
+    match done {
+        DoneProgrammatic::Made { key, view } => (201, created_body(key, &Texts::of(view).view(view))),
+        DoneProgrammatic::List(keys) => {
+            let texts: Vec<Texts> = keys.iter().map(Texts::of).collect();
+            let views: Vec<KeyView<'_>> = keys.iter().zip(&texts).map(|(key, texts)| texts.view(key)).collect();
+            (200, list_body(&views))
+        }
+    }
+}
+
+/// What a view borrows, and the catalog has in another form.
+struct Texts {
+    user_id: String,
+    workspace_id: String,
+}
+
+impl Texts {
+    fn of(key: &ProgrammaticView) -> Texts {
+        let workspace_id = key.workspace.map(|tenant| format!("ws-{}", tenant.0));
+        Texts { user_id: key.owner.to_string(), workspace_id: workspace_id.unwrap_or_default() }
+    }
+
+    fn view<'a>(&'a self, key: &'a ProgrammaticView) -> KeyView<'a> {
+        KeyView {
+            id: key.id,
+            name: &key.name,
+            key_prefix: &key.prefix,
+            description: key.description.as_deref(),
+            user_id: &self.user_id,
+            workspace_id: &self.workspace_id,
+            permissions: key.scope,
+            active: key.is_live,
+            last_used_at: key.last_used_at,
+            expires_at: key.expires_at,
+            created_at: key.created_at,
+        }
+    }
+}
 
 /// What a key is asked to be. Whether its workspace exists, and is the asker's, is for whoever knows.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::auth::delta::CredentialKind;
 use crate::catalog::command::{Answer, Call, Command, Done, Refused};
 use crate::handle::onboard;
 use crate::handle::routes::{self, Caller, ControlEndpoint};
-use crate::handle::{accounts, agent_keys, audit, tenants, users};
+use crate::handle::{accounts, agent_keys, apikeys, audit, body, streaming_keys, tenants, users};
 use crate::limits::TENANT_CHANGES_PER_MINUTE_MAX;
 use crate::wire::response::{ContentType, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
@@ -44,6 +44,10 @@ pub fn read(asking: &Asking<'_>, source: IpAddr, reply: &ReplyTo, at: Micros) ->
         C::MintKey | C::ListKeys | C::RotateKey | C::RevokeKey | C::RotateSelf | C::RevokeSelf => {
             agent_keys::read(asking)?
         }
+        C::MakeApiKey | C::ListApiKeys | C::RevokeApiKey | C::ListWorkspaceApiKeys | C::RevokeWorkspaceApiKey => {
+            apikeys::read(asking, at)?
+        }
+        C::MakeStreamingKey | C::ListStreamingKeys | C::DeleteStreamingKey => streaming_keys::read(asking)?,
         C::ReadAudit => audit::read(asking)?,
         C::WhoAmI | C::LogOut | C::ListUsers | C::SetUserRole | C::DeleteUser => users::read(asking)?,
     };
@@ -62,6 +66,9 @@ pub fn is_change(endpoint: ControlEndpoint) -> bool {
             | C::TenantStats
             | C::GetQuotas
             | C::ListKeys
+            | C::ListApiKeys
+            | C::ListWorkspaceApiKeys
+            | C::ListStreamingKeys
             | C::ReadAudit
             | C::WhoAmI
             | C::ListUsers
@@ -82,6 +89,11 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
         Done::Tenants { tenants, next } => tenants::list(tenants, *next),
         Done::Minted(minted) => agent_keys::minted(minted),
         Done::Keys(keys) => agent_keys::list(keys),
+        Done::Programmatic(done) => {
+            let (status, body) = apikeys::answer(done);
+            return put_bytes(out, reply, status, &body);
+        }
+        Done::Streaming(done) => streaming_keys::body(done),
         Done::Audit(page) => audit::page(page),
         Done::Person(person) => users::person(person),
         Done::People { people, total, next } => users::list(people, *total, *next),
@@ -95,7 +107,7 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
         }
     };
     let status = match endpoint {
-        C::CreateTenant | C::MintKey | C::RotateKey | C::RotateSelf => 201,
+        C::CreateTenant | C::MintKey | C::RotateKey | C::RotateSelf | C::MakeStreamingKey => 201,
         // What it held goes later.
         C::DeleteTenant => 202,
         _ => 200,
@@ -105,9 +117,13 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, endpoint: ControlEndpoint, ans
 
 /// Appends the whole answer.
 pub(super) fn put(out: &mut Vec<u8>, reply: &ReplyTo, status: u16, body: &Value) {
+    put_bytes(out, reply, status, body.to_string().as_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, reply: &ReplyTo, status: u16, body: &[u8]) {
     let mut response = Response::begin(out, status, reply);
     response.content_type(ContentType::Json).header("Cache-Control", &HeaderValue::from_static("no-store"));
-    response.with_body(body.to_string().as_bytes());
+    response.with_body(body);
 }
 
 /// Why something was not done, as its caller is told.
@@ -123,6 +139,13 @@ pub fn problem(refused: &Refused) -> Problem {
             .fix("change a streaming key in the key file, and the bootstrap key in the configuration"),
         Refused::RoleAboveOwn => forbidden("the role has permissions that the key does not have")
             .fix("ask for a role with no more permissions than your own"),
+        Refused::BeyondOwn(permission) => {
+            let message =
+                format!("a key cannot have {}, which the key that asks for it does not have", permission.name());
+            Problem::new(ErrorCode::Forbidden, message)
+                .text("permission", permission.name())
+                .fix("ask for permissions of your own, or for none to have what you have")
+        }
         Refused::TenantForbidden => routes::tenant_forbidden(),
         Refused::TenantUnnamed => routes::no_tenant(crate::auth::credentials::ActingError::Unnamed)
             .fix("send the header X-Tenant-ID: ID, or tenant_id in the body"),
@@ -136,6 +159,12 @@ pub fn problem(refused: &Refused) -> Problem {
         Refused::TenantExists => Problem::new(ErrorCode::AlreadyExists, "a tenant with this id exists already"),
         Refused::KeyExists => Problem::new(ErrorCode::AlreadyExists, "a key with this name exists already")
             .fix("choose another name, or rotate the key that has it"),
+        Refused::AmbiguousKey => Problem::new(ErrorCode::AlreadyExists, "several keys have this name")
+            .fix("name the key by its id, which the list shows"),
+        Refused::KeyName => body::invalid("name", "a streaming key cannot have this name")
+            .fix("send 1 to 100 characters, none of them a control character"),
+        Refused::KeysFile => Problem::new(ErrorCode::Internal, "the key file could not be changed, and was not")
+            .fix("ask the operator to look into the server's log"),
         Refused::KeyReplaced => Problem::new(ErrorCode::AlreadyExists, "the key has been rotated already")
             .fix("use the key that replaced it"),
         Refused::TooManyKeys { limit } => {

@@ -15,6 +15,7 @@ pub mod json_body;
 pub mod onboard;
 pub mod query;
 pub mod routes;
+mod streaming_keys;
 mod tenants;
 pub mod usage;
 mod users;

@@ -53,6 +53,14 @@ pub enum ControlEndpoint {
     RevokeKey,
     RotateSelf,
     RevokeSelf,
+    MakeApiKey,
+    ListApiKeys,
+    RevokeApiKey,
+    ListWorkspaceApiKeys,
+    RevokeWorkspaceApiKey,
+    MakeStreamingKey,
+    ListStreamingKeys,
+    DeleteStreamingKey,
     ReadAudit,
     WhoAmI,
     LogOut,
@@ -209,7 +217,7 @@ use Endpoint::{Account, Control};
 use Permission::{Admin, ManageTenants, Read, Write};
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 34] = routes![
+pub const ROUTES: [Route; 42] = routes![
     "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Endpoint::Event,
     "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Endpoint::EventBatch,
     "GET" "/api/v1/events/query" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Query,
@@ -233,6 +241,14 @@ pub const ROUTES: [Route; 34] = routes![
     "POST" "/api/v1/teams/agent-keys/{}/rotate" ["POST"] Need::Scope(Admin) => Control(C::RotateKey),
     "DELETE" "/api/v1/auth/keys/self" ["DELETE"] Need::Credential => Control(C::RevokeSelf),
     "POST" "/api/v1/auth/keys/self/rotate" ["POST"] Need::Credential => Control(C::RotateSelf),
+    "POST" "/api/v1/user/apikeys" ["GET, HEAD, POST"] Need::Scope(Read) => Control(C::MakeApiKey),
+    "GET" "/api/v1/user/apikeys" ["GET, HEAD, POST"] Need::Scope(Read) => Control(C::ListApiKeys),
+    "DELETE" "/api/v1/user/apikeys/{}" ["DELETE"] Need::Scope(Read) => Control(C::RevokeApiKey),
+    "GET" "/api/v1/admin/apikeys" ["GET, HEAD"] Need::Scope(Admin) => Control(C::ListWorkspaceApiKeys),
+    "DELETE" "/api/v1/admin/apikeys/{}" ["DELETE"] Need::Scope(Admin) => Control(C::RevokeWorkspaceApiKey),
+    "POST" "/api/v1/admin/streaming-keys" ["GET, HEAD, POST"] Need::Scope(Admin) => Control(C::MakeStreamingKey),
+    "GET" "/api/v1/admin/streaming-keys" ["GET, HEAD, POST"] Need::Scope(Admin) => Control(C::ListStreamingKeys),
+    "DELETE" "/api/v1/admin/streaming-keys/{}" ["DELETE"] Need::Scope(Admin) => Control(C::DeleteStreamingKey),
     "GET" "/api/v1/audit/events" ["GET, HEAD"] Need::Scope(Admin) => Control(C::ReadAudit),
     "POST" "/api/v1/auth/login" ["POST"] Need::Nothing => Account(A::LogIn),
     "POST" "/api/v1/auth/refresh" ["POST"] Need::Nothing => Account(A::Refresh),
@@ -372,7 +388,12 @@ fn authorize(
         Need::Credential => Ok((caller(Some(principal.tenant)), None)),
         Need::Operator(_) if !is_operator => Err(denied(not_an_operator())),
         Need::Operator(_) => Ok((caller(None), used(principal.tenant))),
-        Need::Scope(_) => Ok((caller(tenant), used(tenant.unwrap_or(principal.tenant)))),
+        Need::Scope(permission) => {
+            // What everybody may see of what is theirs is no right to speak of.
+            let is_special = is_operator || permission == Admin;
+            let noticed = used(tenant.unwrap_or(principal.tenant)).filter(|_| is_special);
+            Ok((caller(tenant), noticed))
+        }
         Need::Tenant(_) => {
             let row = named.expect("a request that names no tenant is refused");
             if row.number == SYSTEM_TENANT {

@@ -8,6 +8,7 @@ mod events;
 mod harness;
 mod http;
 mod identity;
+mod keys;
 mod lifecycle;
 mod people;
 mod protocol;

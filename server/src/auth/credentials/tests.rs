@@ -31,6 +31,7 @@ fn fixture() -> Fixture {
         tenant: Tenant(2),
         role: Role::Developer,
         kind: CredentialKind::Jwt,
+        scope: Permissions::ALL,
         state: CredentialState::Active,
         expires_at: None,
         proof: id.proof(),
@@ -284,6 +285,44 @@ fn headers_may_name_only_the_own_tenant_unless_one_acts_for_others() {
         assert_eq!(check(&developer, tenant, workspace), own, "own {tenant:?} {workspace:?}");
         assert_eq!(check(&bootstrap, tenant, workspace), others, "others {tenant:?} {workspace:?}");
     }
+}
+
+#[test]
+fn a_programmatic_key_does_what_its_scope_leaves_of_a_role() {
+    let mut fixture = fixture();
+    let key = crate::auth::programmatic::random_key();
+    let row = |scope, role, state| CredentialRow {
+        slot: 3,
+        kind: CredentialKind::Programmatic,
+        role,
+        scope,
+        state,
+        proof: key.digest(),
+        ..fixture.token_row.clone()
+    };
+    let (read, all) = (Permissions::of(&[Permission::Read]), Permissions::ALL);
+    let cases = [
+        (row(all, Role::Admin, CredentialState::Active), Some((true, true))),
+        (row(read, Role::Admin, CredentialState::Active), Some((true, false))),
+        // Its creator lost a role.
+        (row(all, Role::ServiceAccount, CredentialState::Active), Some((true, false))),
+        (row(read, Role::ServiceAccount, CredentialState::Active), Some((true, false))),
+        (row(all, Role::Admin, CredentialState::Revoked), None),
+    ];
+    for (row, expected) in cases {
+        fixture.change(Change::Credential(row));
+        for _ in 0..2 {
+            let found = fixture.check(key.expose());
+            let may = found.map(|who| (who.may(Permission::Read), who.may(Permission::Admin)));
+            assert_eq!(may.ok(), expected);
+        }
+    }
+    // It is no streaming key, and shows its use once.
+    assert_eq!(fixture.credentials.take_used(Micros(0)), None);
+    let used = fixture.credentials.take_all_used();
+    assert_eq!(used.iter().map(|used| (used.slot, used.at)).collect::<Vec<_>>(), [(3, NOW)]);
+    fixture.check(STREAMING).unwrap();
+    assert!(fixture.credentials.take_all_used().is_empty());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Commands against a whole catalog and a core's table: who may, what follows, and what a restart knows of it.
 
+mod programmatic;
+
 use super::*;
 use crate::auth::credentials::{Credentials, Presented, Principal};
 use crate::auth::secret::Secret;

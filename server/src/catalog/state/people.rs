@@ -208,12 +208,14 @@ impl State {
             key.made.role = body.role;
             changes.push(Change::Credential(credential_row(key)));
         }
+        changes.extend(self.creator_changed(Actor::User(body.user)));
         changes
     }
 
     pub(super) fn delete_user(&mut self, body: &UserDeleted) -> Vec<Change> {
         let sessions: Vec<u64> = self.people.numbers_of(body.user).collect();
-        let changes = sessions.into_iter().map(|session| self.revoke(session)).collect();
+        let keys = self.made_by(Actor::User(body.user));
+        let changes = sessions.into_iter().chain(keys).flat_map(|key| self.end(key)).collect();
         self.people.remove_user(body.user);
         changes
     }
@@ -225,7 +227,7 @@ impl State {
             user.password = StoredHash::parse(hash).expect("a hash is checked before it is put");
         }
         // Put first: the slot that it names was the next one before any of those that end gave theirs back.
-        let put = self.put_key(&body.key, at);
+        let put = self.put_key(&body.key, None, at);
         self.people.put_session(body.key.key, SessionEntry { user: body.user, session });
         let ends: Vec<Change> = body.ends.iter().map(|ended| self.revoke(*ended)).collect();
         [put].into_iter().chain(ends).collect()
@@ -239,7 +241,7 @@ impl State {
             started_at: old.started_at,
             expires_at: expiry(&body.new),
         };
-        let put = self.put_key(&body.new, at);
+        let put = self.put_key(&body.new, None, at);
         let ended = self.revoke(body.old);
         self.people.put_session(body.new.key, SessionEntry { user: body.user, session });
         vec![put, ended]

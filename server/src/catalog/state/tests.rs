@@ -148,3 +148,68 @@ fn a_new_bootstrap_key_revokes_the_old_one() {
     assert_eq!(catalog.state.bootstrap().unwrap().made.key, 4);
     assert_eq!(catalog.state.next_slot(), Some((0, 2)));
 }
+
+fn programmatic(catalog: &Catalog, creator: u64) -> ProgrammaticKeyMinted {
+    ProgrammaticKeyMinted {
+        key: catalog.key(2, CredentialKind::Programmatic),
+        id: KeyId::random(),
+        prefix: "tell_a1b2".into(),
+        description: None,
+        has_workspace: false,
+        permissions: None,
+        creator: Actor::Key(creator),
+    }
+}
+
+#[test]
+fn a_programmatic_key_follows_its_creators_role() {
+    let mut catalog = filled();
+    // The key of acme; one made with it, and one made with that.
+    let (creator, first, second) = (3, 4, 5);
+    catalog.put(Body::ProgrammaticKeyMinted(programmatic(&catalog, creator))).unwrap();
+    catalog.put(Body::ProgrammaticKeyMinted(programmatic(&catalog, first))).unwrap();
+    assert_eq!(catalog.state.keys[&second].made.role, Role::Developer);
+    let entry = catalog.state.keys.get_mut(&creator).unwrap();
+    entry.made.role = Role::ReadOnly;
+    entry.made.expires_at = Some(77);
+    let changes = catalog.state.creator_changed(Actor::Key(creator));
+    let rows: Vec<_> = changes
+        .iter()
+        .map(|change| match change {
+            Change::Credential(row) => (row.role, row.expires_at, row.state),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(rows, [(Role::ReadOnly, Some(Micros(77)), CredentialState::Active); 2]);
+    assert_eq!(catalog.state.owner(&catalog.state.keys[&second]), Actor::Key(creator));
+    // The end of the first is the end of all, told at once.
+    assert_eq!(catalog.put(Body::KeyRevoked(KeyRevoked { key: creator })).unwrap().len(), 3);
+    assert!(catalog.state.keys_by_id.is_empty() && catalog.state.keys_by_creator.is_empty());
+    let again = catalog.put(Body::KeyRevoked(KeyRevoked { key: second }));
+    assert_eq!(again.unwrap_err(), StateError::AlreadyRevoked);
+}
+
+#[test]
+fn a_programmatic_key_needs_a_creator_that_lives_and_an_id_of_its_own() {
+    let mut catalog = filled();
+    let body = programmatic(&catalog, 3);
+    let wrong = [
+        (ProgrammaticKeyMinted { creator: Actor::Key(9), ..body.clone() }, StateError::Creator),
+        (ProgrammaticKeyMinted { creator: Actor::Server, ..body.clone() }, StateError::Creator),
+        (ProgrammaticKeyMinted { key: catalog.key(2, CredentialKind::Jwt), ..body.clone() }, StateError::KeyKind),
+        (
+            ProgrammaticKeyMinted { key: catalog.key(9, CredentialKind::Programmatic), ..body.clone() },
+            StateError::NoSuchTenant,
+        ),
+    ];
+    for (body, error) in wrong {
+        assert_eq!(catalog.put(Body::ProgrammaticKeyMinted(body)).unwrap_err(), error);
+    }
+    assert_eq!(catalog.put(Body::KeyMinted(body.key.clone())).unwrap_err(), StateError::KeyKind);
+    catalog.put(Body::ProgrammaticKeyMinted(body.clone())).unwrap();
+    let again = ProgrammaticKeyMinted { id: body.id, ..programmatic(&catalog, 3) };
+    assert_eq!(catalog.put(Body::ProgrammaticKeyMinted(again)).unwrap_err(), StateError::KeyIdTaken);
+    catalog.put(Body::KeyRevoked(KeyRevoked { key: 3 })).unwrap();
+    let late = programmatic(&catalog, 3);
+    assert_eq!(catalog.put(Body::ProgrammaticKeyMinted(late)).unwrap_err(), StateError::Creator);
+}

@@ -5,7 +5,8 @@ use crate::auth::delta::{
     Change, CredentialKind, CredentialRow, CredentialState, Delta, Quotas, SYSTEM_TENANT_ID, TenantRow, TenantState,
 };
 use crate::auth::jwt::{Subject, TokenId, TokenSigner, VerifyingKeys};
-use crate::auth::role::Role;
+use crate::auth::programmatic::random_key;
+use crate::auth::role::{Permissions, Role};
 use crate::auth::secret::Secret;
 use crate::wire::http::{HeadLimits, parse_head};
 
@@ -32,6 +33,9 @@ enum Holder {
     System(Role),
     Bootstrap,
     Streaming,
+    /// A programmatic key that an admin of acme made, and one that can only read of all that.
+    Programmatic,
+    ReadingOnly,
     Expired,
     Revoked,
     Suspended,
@@ -42,14 +46,23 @@ enum Holder {
 
 impl Holder {
     fn is_good(self) -> bool {
-        matches!(self, Holder::Acme(_) | Holder::System(_) | Holder::Bootstrap | Holder::Streaming)
+        matches!(
+            self,
+            Holder::Acme(_)
+                | Holder::System(_)
+                | Holder::Bootstrap
+                | Holder::Streaming
+                | Holder::Programmatic
+                | Holder::ReadingOnly
+        )
     }
 
     fn may(self, permission: Permission) -> bool {
         match self {
             Holder::Acme(role) | Holder::System(role) => role.permissions().contains(permission),
-            Holder::Bootstrap => true,
+            Holder::Bootstrap | Holder::Programmatic => true,
             Holder::Streaming => permission == Permission::Write,
+            Holder::ReadingOnly => permission == Permission::Read,
             _ => false,
         }
     }
@@ -102,12 +115,17 @@ fn fixture() -> Fixture {
                 let forger = TokenSigner::new("k1", b"another secret of the same length");
                 (CredentialKind::Jwt, forger.mint(&subject, &id), id.proof())
             }
+            Holder::Programmatic | Holder::ReadingOnly => {
+                let key = random_key();
+                (CredentialKind::Programmatic, key.expose().to_owned(), key.digest())
+            }
             Holder::Nobody => (CredentialKind::Jwt, String::new(), id.proof()),
             _ => (CredentialKind::Jwt, token, id.proof()),
         };
         let state = if holder == Holder::Revoked { CredentialState::Revoked } else { CredentialState::Active };
         let expires_at = (holder == Holder::Expired).then_some(NOW);
-        let row = CredentialRow { slot, generation: 1, tenant, role, kind, state, expires_at, proof };
+        let scope = if holder == Holder::ReadingOnly { Permissions::of(&[Permission::Read]) } else { Permissions::ALL };
+        let row = CredentialRow { slot, generation: 1, tenant, role, kind, scope, state, expires_at, proof };
         changes.push(Change::Credential(row));
         keys.push((holder, text));
     };
@@ -116,6 +134,8 @@ fn fixture() -> Fixture {
     [
         Holder::Bootstrap,
         Holder::Streaming,
+        Holder::Programmatic,
+        Holder::ReadingOnly,
         Holder::Expired,
         Holder::Revoked,
         Holder::Suspended,
