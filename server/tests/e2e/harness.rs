@@ -163,6 +163,16 @@ impl Server {
         Client::connect(self.http)
     }
 
+    /// Connections that the kernel spreads over both cores. Each has had an answer, so that it may rest for a while.
+    pub fn connect_everywhere(&self) -> Vec<Client> {
+        let connect = |_| {
+            let mut client = self.connect();
+            assert_eq!(client.call("GET", "/health", "", None).status, 200);
+            client
+        };
+        (0..16).map(connect).collect()
+    }
+
     /// One request on a connection of its own.
     pub fn call(&self, method: &str, path: &str, key: &str, body: Option<&Value>) -> Response {
         self.connect().call(method, path, key, body)

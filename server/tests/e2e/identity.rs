@@ -51,11 +51,6 @@ fn admin_of(server: &Server, tenant: &str) -> String {
     mint(server, BOOTSTRAP, &json!({ "name": "admin", "role": "admin", "tenant_id": tenant }))
 }
 
-/// Connections that the kernel spreads over both cores.
-fn everywhere(server: &Server) -> Vec<Client> {
-    (0..16).map(|_| server.connect()).collect()
-}
-
 fn write_status(client: &mut Client, key: &str) -> u16 {
     client.call("POST", "/api/v1/events", key, Some(&event("e"))).status
 }
@@ -123,7 +118,7 @@ fn an_operator_makes_a_tenant_and_its_admin_scopes_keys(io: Io) {
     let stats = server.get("/api/v1/tenants/my-company-prod/stats", BOOTSTRAP);
     assert_eq!((&stats["keys"], &stats["status"]), (&json!(3), &json!("active")));
     // Whichever core is asked, and whichever has the tenant's shard.
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         for (tenant, count) in [("my-company-prod", 1), ("default", 0)] {
             let stats = client.call("GET", &format!("/api/v1/tenants/{tenant}/stats"), BOOTSTRAP, None).json();
             assert_eq!((&stats["events_total"], &stats["events_stored"]), (&json!(count), &json!(count)));
@@ -142,7 +137,7 @@ fn what_is_revoked_opens_nothing_on_any_core(io: Io) {
     let server = start(io);
     make_tenant(&server, "acme");
     let admin = admin_of(&server, "acme");
-    let mut clients = everywhere(&server);
+    let mut clients = server.connect_everywhere();
     for round in 0..4 {
         let name = format!("agent {round}");
         let path = format!("/api/v1/teams/agent-keys/agent%20{round}");
@@ -176,7 +171,7 @@ fn a_deactivated_tenant_is_refused_on_every_path_and_core(io: Io) {
     let server = start(io);
     make_tenant(&server, "acme");
     let admin = admin_of(&server, "acme");
-    let mut clients = everywhere(&server);
+    let mut clients = server.connect_everywhere();
     let act = |what: &str| server.call("POST", &format!("/api/v1/tenants/acme/{what}"), BOOTSTRAP, None);
     for _ in 0..3 {
         clients.iter_mut().for_each(|client| assert_eq!(write_status(client, &admin), 200));
@@ -210,7 +205,7 @@ fn a_deleted_tenant_is_gone(io: Io) {
     assert_eq!(server.call("GET", "/api/v1/events/query", &admin, None).status, 200);
     let deleted = server.call("DELETE", "/api/v1/tenants/acme?confirm=acme", BOOTSTRAP, None);
     assert_eq!(expect(&deleted, 202)["status"], "deleting");
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         assert_eq!(read_status(client, &admin), 401);
         assert_eq!(client.call("GET", "/api/v1/tenants/acme", BOOTSTRAP, None).status, 404);
     }
@@ -232,7 +227,7 @@ fn a_self_service_key_rotates_and_revokes_itself(io: Io) {
     let rotated = expect(&server.call("POST", "/api/v1/auth/keys/self/rotate", &first, None), 201);
     let second = rotated["api_key"].as_str().unwrap().to_owned();
     assert_eq!((&rotated["name"], &rotated["role"]), (&json!("onboard"), &json!("developer")));
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         assert_eq!((write_status(client, &first), write_status(client, &second)), (401, 200));
     }
     // It may not do more than that.
@@ -243,7 +238,7 @@ fn a_self_service_key_rotates_and_revokes_itself(io: Io) {
     let again = server.call("POST", "/api/v1/auth/keys/self/rotate", &second, None);
     assert_eq!((again.status, again.error().as_str()), (409, "already_exists"));
     assert_eq!(server.call("DELETE", "/api/v1/auth/keys/self", third, None).status, 204);
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         assert_eq!((write_status(client, third), write_status(client, &second)), (401, 200));
     }
     assert_eq!(server.call("DELETE", "/api/v1/auth/keys/self", BOOTSTRAP, None).status, 403);
@@ -465,7 +460,7 @@ fn a_rotated_bootstrap_key_is_refused_from_that_moment(io: Io) {
     make_tenant(&server, "acme");
     let admin = admin_of(&server, "acme");
     let server = server.stop().1.start(&["--cores=2", "--bootstrap-key=another-bootstrap-key"]);
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         assert_eq!(client.call("GET", "/api/v1/tenants", BOOTSTRAP, None).status, 401);
         assert_eq!(client.call("GET", "/api/v1/tenants", "another-bootstrap-key", None).status, 200);
         // Scoped keys go on.
@@ -500,7 +495,7 @@ fn a_bootstrap_key_rotates_under_a_running_server(io: Io) {
     while status("another-bootstrap-key") != 200 {
         assert!(begun.elapsed().as_secs() < 20, "{}", server.log());
     }
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         assert_eq!(client.call("GET", "/api/v1/tenants", BOOTSTRAP, None).status, 401);
         assert_eq!(read_status(client, &admin), 200);
     }
@@ -529,7 +524,7 @@ fn a_signing_secret_rotates_under_a_running_server(io: Io) {
         .inspect(|_| assert!(begun.elapsed().as_secs() < 20, "{}", server.log()))
         .find(|key| kid(key) != kid(&old))
         .unwrap();
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         assert_eq!((read_status(client, &old), read_status(client, &new)), (200, 200));
     }
     assert_eq!(rotate("--retire"), json!({ "signs": "k2", "verifies": [], "retired": ["k1"] }));
@@ -537,7 +532,7 @@ fn a_signing_secret_rotates_under_a_running_server(io: Io) {
     while server.call("GET", "/api/v1/events/query", &old, None).status != 401 {
         assert!(begun.elapsed().as_secs() < 20, "{}", server.log());
     }
-    for client in &mut everywhere(&server) {
+    for client in &mut server.connect_everywhere() {
         assert_eq!((read_status(client, &old), read_status(client, &new)), (401, 200));
     }
     let file = data.join("jwt-secret");

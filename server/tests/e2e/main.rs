@@ -15,6 +15,7 @@ mod protocol;
 mod queries;
 mod quotas;
 mod rates;
+mod revocation;
 mod sdk;
 mod tenants;
 

@@ -64,11 +64,6 @@ fn create(server: &Server, by: &str, body: Value) -> Response {
     post(server, "/api/v1/auth/users", by, &user)
 }
 
-/// Connections that the kernel spreads over both cores.
-fn everywhere(server: &Server) -> Vec<Client> {
-    (0..16).map(|_| server.connect()).collect()
-}
-
 fn me(client: &mut Client, token: &str) -> u16 {
     client.call("GET", "/api/v1/auth/me", token, None).status
 }
@@ -191,7 +186,7 @@ fn a_refresh_kills_the_old_token_and_its_replay_the_session(io: Io) {
     let server = start(io);
     let first = text(&set_up(&server)["token"]);
     let other = token(&server, EMAIL);
-    let mut clients = everywhere(&server);
+    let mut clients = server.connect_everywhere();
     clients.iter_mut().for_each(|client| assert_eq!(me(client, &first), 200));
     let answer = expect(&refresh(&server, &first), 200);
     assert!(answer["expires_at"].is_i64());
@@ -215,7 +210,7 @@ fn a_refresh_kills_the_old_token_and_its_replay_the_session(io: Io) {
 fn a_logout_counts_at_once_on_every_core(io: Io) {
     let server = start(io);
     let stays = text(&set_up(&server)["token"]);
-    let mut clients = everywhere(&server);
+    let mut clients = server.connect_everywhere();
     for body in [None, Some(json!({})), Some(json!({ "revoke": true }))] {
         let token = token(&server, EMAIL);
         for client in &mut clients {
@@ -294,7 +289,7 @@ fn admins_make_change_and_delete_users_and_nobody_else_does(io: Io) {
     assert_eq!((&rest["count"], &rest["users"][0]["email"]), (&json!(1), &json!("dev@x.com")));
     assert!(!server.call("GET", users, &admin, None).text().contains("argon2"));
 
-    let mut clients = everywhere(&server);
+    let mut clients = server.connect_everywhere();
     let write = |client: &mut Client| client.call("POST", "/api/v1/events", &dev, Some(&event())).status;
     clients.iter_mut().for_each(|client| assert_eq!(write(client), 200));
     assert_eq!(expect(&role(&admin, "user_2", "readonly"), 200)["role"], "readonly");
@@ -330,7 +325,7 @@ fn a_restart_keeps_users_and_sessions_and_no_secret_is_written(io: Io) {
         log += &server.stdout();
         let place = if life == 0 { server.kill() } else { server.stop().1 };
         server = place.start(&["--cores=2"]);
-        for client in &mut everywhere(&server) {
+        for client in &mut server.connect_everywhere() {
             for (token, status) in [(&current, 200), (&dev, 200), (&first, 401), (&ended, 401)] {
                 assert_eq!(me(client, token), status);
             }
