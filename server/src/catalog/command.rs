@@ -194,6 +194,8 @@ pub enum Refused {
     NotConfirmed,
     NoTenant,
     NoKey,
+    /// Told as `NoKey`: there is one, and it is not the caller's to end.
+    OthersKey,
     TenantExists,
     KeyExists,
     /// More than one key has this name.
@@ -218,6 +220,8 @@ pub enum Refused {
     /// Only a session is logged out.
     NotASession,
     NoUser,
+    /// Told as `NoUser`: there is one, in another tenant.
+    OthersUser,
     /// The address or the name has an account.
     UserExists,
     TooManyUsers {
@@ -237,6 +241,22 @@ pub enum Refused {
     Unreadable,
     /// It may be stored, and is not known everywhere. A restart decides.
     OutcomeUnknown,
+}
+
+impl Refused {
+    /// Whether somebody reached for what is not theirs, which the audit log has to know.
+    pub fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Refused::Permission(_)
+                | Refused::NotAnOperator
+                | Refused::RoleAboveOwn
+                | Refused::BeyondOwn(_)
+                | Refused::TenantForbidden
+                | Refused::OthersKey
+                | Refused::OthersUser
+        )
+    }
 }
 
 pub type Answer = Result<Done, Refused>;

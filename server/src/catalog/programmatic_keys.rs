@@ -67,8 +67,11 @@ impl<L: CatalogLog> Control<L> {
             AskProgrammatic::ListOwn { named } => self.list_own(by, named.as_deref(), call.at),
             AskProgrammatic::RevokeOwn { id } => {
                 by.needs(Permission::Read)?;
-                let key = self.state().key_by_id(*id).filter(|entry| self.may_manage(by, entry));
-                let key = key.ok_or(Refused::NoKey)?.made.key;
+                let entry = self.state().key_by_id(*id).ok_or(Refused::NoKey)?;
+                if !self.may_manage(by, entry) {
+                    return Err(Refused::OthersKey);
+                }
+                let key = entry.made.key;
                 self.end_programmatic_key(by, call, key)
             }
             AskProgrammatic::ListAll { whose } => {
@@ -80,8 +83,11 @@ impl<L: CatalogLog> Control<L> {
             AskProgrammatic::RevokeAny { whose, id } => {
                 by.needs(Permission::Admin)?;
                 let tenant = self.target(by, whose)?;
-                let key = self.state().key_by_id(*id).filter(|entry| entry.made.tenant == tenant.0);
-                let key = key.ok_or(Refused::NoKey)?.made.key;
+                let entry = self.state().key_by_id(*id).ok_or(Refused::NoKey)?;
+                if entry.made.tenant != tenant.0 {
+                    return Err(Refused::OthersKey);
+                }
+                let key = entry.made.key;
                 self.end_programmatic_key(by, call, key)
             }
         }

@@ -123,7 +123,12 @@ impl<L: CatalogLog> Control<L> {
             (Some(entry), _) => entry,
             (None, Some(_)) if by_name.next().is_some() => return Err(Refused::AmbiguousKey),
             (None, Some(entry)) => entry,
-            (None, None) => return Err(Refused::NoKey),
+            (None, None) => {
+                let is_others = number
+                    .and_then(|number| self.state().key(number))
+                    .is_some_and(|entry| entry.made.kind == CredentialKind::Streaming && entry.made.tenant != tenant.0);
+                return Err(if is_others { Refused::OthersKey } else { Refused::NoKey });
+            }
         };
         Ok((entry.made.key, entry.made.proof))
     }

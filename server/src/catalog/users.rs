@@ -119,8 +119,10 @@ impl<L: CatalogLog> Control<L> {
     fn other_user(&self, by: Authority, whose: &Whose, user: Option<u32>) -> Result<(u32, u32), Refused> {
         by.needs(Permission::Admin)?;
         let tenant = self.target(by, whose)?;
-        let user = user.and_then(|user| self.state().user(user)).filter(|user| user.tenant == tenant.0);
-        let user = user.ok_or(Refused::NoUser)?;
+        let user = user.and_then(|user| self.state().user(user)).ok_or(Refused::NoUser)?;
+        if user.tenant != tenant.0 {
+            return Err(Refused::OthersUser);
+        }
         if self.state().session(by.key).is_some_and(|own| own.user == user.number) {
             return Err(Refused::Oneself);
         }

@@ -12,7 +12,7 @@ use ringlog_engine::event::{EventBatch, FingerprintKey, Source};
 use ringlog_engine::ids::{ShardNumber, Tenant};
 use ringlog_engine::shard::{Ack, AppendError, Durability};
 
-use crate::core::host::{Context, CoreHost, refuse};
+use crate::core::host::{Context, CoreHost};
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
 use crate::handle::events::{self, Ids, Shape};
@@ -77,18 +77,17 @@ impl CoreHost {
         shape: Shape,
         access: &Access,
         body: &[u8],
-        answer: &mut Vec<u8>,
-    ) -> Handled {
+    ) -> Result<Handled, Box<Problem>> {
         let mut batch = self.appends.take_batch(access.tenant);
         let sent = match events::read(shape, body, &access.tenant_id, &mut self.appends.scratch, &mut batch) {
             Ok(()) => self.send_off(asked, shape, access, batch),
             Err(problem) => Err((batch, Box::new(problem))),
         };
         match sent {
-            Ok(()) => Handled::LaterChanged,
+            Ok(()) => Ok(Handled::LaterChanged),
             Err((batch, problem)) => {
                 self.appends.keep(batch);
-                refuse(&problem, &asked, answer)
+                Err(problem)
             }
         }
     }

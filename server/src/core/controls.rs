@@ -24,10 +24,9 @@ use crate::handle::onboard::{self, CameIn};
 use crate::handle::routes::{AccountEndpoint, Admitted, Caller, ControlEndpoint, Noticed, Who};
 use crate::handle::usage::About;
 use crate::limits::{AUDITS_IN_FLIGHT_MAX, CONTROLS_IN_FLIGHT_MAX};
-use crate::net::by_address::{BadCredentials, Limited};
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::net::http1::Request;
-use crate::wire::status::{ErrorCode, Problem};
+use crate::wire::status::Problem;
 
 /// Who waits for an answer.
 struct Waiter {
@@ -40,22 +39,37 @@ enum Waited {
     Onboard {
         authority: String,
     },
-    Control(ControlEndpoint),
+    Control(ControlEndpoint, Reached),
     /// With where it came from: failed logins are counted by that.
-    Account(AccountEndpoint, IpAddr),
+    Account(AccountEndpoint, IpAddr, Option<Reached>),
+}
+
+/// Who reached for what, should it not be theirs.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached {
+    pub client: IpAddr,
+    pub route: &'static str,
+    /// The credential, by slot and generation.
+    pub credential: (u32, u32),
+    pub tenant: Option<Tenant>,
+}
+
+impl Reached {
+    fn new(caller: &Caller, client: IpAddr, request: &Request<'_, Admitted>) -> Reached {
+        let credential = (caller.slot, caller.generation);
+        Reached { client, route: request.context.route, credential, tenant: caller.tenant }
+    }
 }
 
 pub struct Controls {
     waiters: Slots<Waiter>,
     /// Readers of the audit log among them.
     audit_count: usize,
-    logins: BadCredentials,
 }
 
-impl Controls {
-    /// `key` is random.
-    pub fn new(key: [u64; 2]) -> Controls {
-        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX), audit_count: 0, logins: BadCredentials::new(key) }
+impl Default for Controls {
+    fn default() -> Controls {
+        Controls { waiters: Slots::new(CONTROLS_IN_FLIGHT_MAX), audit_count: 0 }
     }
 }
 
@@ -98,7 +112,8 @@ impl CoreHost {
         if is_audit && AUDITS_IN_FLIGHT_MAX <= self.controls.audit_count {
             return refuse(&Problem::overloaded("too many read the audit log"), &asked, answer);
         }
-        let waiter = Waiter { asked, what: Waited::Control(endpoint) };
+        let reached = Reached::new(&caller, client, request);
+        let waiter = Waiter { asked, what: Waited::Control(endpoint, reached) };
         match self.ask_control(waiter, |control, reply| control.command(command, reply)) {
             Ok(()) if control::is_change(endpoint) => Handled::LaterChanged,
             Ok(()) => {
@@ -119,16 +134,20 @@ impl CoreHost {
         answer: &mut Vec<u8>,
     ) -> Handled {
         // Before anything of it is looked at: a password is dear to check.
-        if endpoint == AccountEndpoint::LogIn
-            && let Err(limited) = self.controls.logins.check(peer, self.now.monotonic_us)
+        if matches!(endpoint, AccountEndpoint::LogIn | AccountEndpoint::SetUp)
+            && let Err(problem) = self.check_login(peer)
         {
-            return refuse(&too_many_failures(limited), &asked, answer);
+            return refuse(&problem, &asked, answer);
         }
         let account = match accounts::read(endpoint, who, request.body, (peer, &asked.reply, self.now.wall)) {
             Ok(account) => account,
             Err(problem) => return refuse(&problem, &asked, answer),
         };
-        let waiter = Waiter { asked, what: Waited::Account(endpoint, peer) };
+        let reached = match who {
+            Who::Caller(caller) => Some(Reached::new(caller, peer, request)),
+            Who::Anyone | Who::Tenant(_) => None,
+        };
+        let waiter = Waiter { asked, what: Waited::Account(endpoint, peer, reached) };
         match self.ask_control(waiter, |control, reply| control.account(account, reply)) {
             Ok(()) if endpoint == AccountEndpoint::SetUpStatus => Handled::Later,
             Ok(()) => Handled::LaterChanged,
@@ -136,8 +155,16 @@ impl CoreHost {
         }
     }
 
+    /// Tells the audit log of what was refused past the table of routes.
+    pub(super) fn note_denial(&mut self, reached: Reached, asked: &Asked) {
+        let Reached { client, route, credential, tenant } = reached;
+        let kind = NoteKind::PermissionDenied;
+        let noticed = Noticed { kind, credential: Some(credential), tenant, route, permission: None };
+        self.notice(&noticed, client, asked.reply.request_id.as_str());
+    }
+
     /// Counts a login that failed, and tells the audit log of many.
-    fn login_failed(&mut self, peer: IpAddr, asked: &Asked) -> Result<(), Limited> {
+    fn login_failed(&mut self, peer: IpAddr, asked: &Asked) -> Result<(), Problem> {
         let noticed = Noticed {
             kind: NoteKind::AuthenticationFailed,
             credential: None,
@@ -146,7 +173,7 @@ impl CoreHost {
             permission: None,
         };
         self.notice(&noticed, peer, asked.reply.request_id.as_str());
-        self.controls.logins.failed(peer, self.now.monotonic_us)
+        self.count_failed_login(peer)
     }
 
     fn ask_control(
@@ -175,26 +202,31 @@ impl CoreHost {
                 let place = place_of(&tenant);
                 return self.count(asked, About::Stats { tenant, keys, streaming_keys }, place, connections);
             }
-            (Waited::Control(ControlEndpoint::GetQuotas), Ok(Done::Tenant(tenant))) => {
+            (Waited::Control(ControlEndpoint::GetQuotas, _), Ok(Done::Tenant(tenant))) => {
                 let place = place_of(&tenant);
                 return self.count(asked, About::Quotas { tenant }, place, connections);
             }
             (_, answer) => answer,
         };
-        if matches!(what, Waited::Control(ControlEndpoint::ReadAudit)) {
+        if matches!(what, Waited::Control(ControlEndpoint::ReadAudit, _)) {
             self.controls.audit_count -= 1;
         }
-        if let (Waited::Account(_, peer), Err(Refused::InvalidCredentials)) = (&what, &answer)
-            && let Err(limited) = self.login_failed(*peer, &asked)
+        if let (Waited::Control(_, reached) | Waited::Account(_, _, Some(reached)), Err(refused)) = (&what, &answer)
+            && refused.is_denial()
         {
-            return connections.answer(&asked, |out, reply| too_many_failures(limited).respond(out, reply));
+            self.note_denial(*reached, &asked);
+        }
+        if let (Waited::Account(_, peer, _), Err(Refused::InvalidCredentials)) = (&what, &answer)
+            && let Err(problem) = self.login_failed(*peer, &asked)
+        {
+            return connections.answer(&asked, |out, reply| problem.respond(out, reply));
         }
         connections.answer(&asked, |out, reply| match (&what, &answer) {
             (Waited::Onboard { authority }, Ok(Done::Onboarded(made))) => onboard::answer(out, reply, authority, made),
             (Waited::Onboard { .. }, Err(refused)) => control::problem(refused).respond(out, reply),
             (Waited::Onboard { .. }, Ok(other)) => unreachable!("onboarding is not answered by {other:?}"),
-            (Waited::Control(endpoint), answer) => control::answer(out, reply, *endpoint, answer),
-            (Waited::Account(endpoint, _), answer) => accounts::answer(out, reply, *endpoint, answer),
+            (Waited::Control(endpoint, _), answer) => control::answer(out, reply, *endpoint, answer),
+            (Waited::Account(endpoint, ..), answer) => accounts::answer(out, reply, *endpoint, answer),
         });
     }
 }
@@ -202,10 +234,4 @@ impl CoreHost {
 /// Whose shard knows what a tenant has stored.
 fn place_of(tenant: &TenantEntry) -> (ShardNumber, Tenant) {
     (ShardNumber(tenant.made.shard), Tenant(tenant.made.number))
-}
-
-fn too_many_failures(limited: Limited) -> Problem {
-    Problem::new(ErrorCode::RateLimited, "too many logins from this address have failed")
-        .retry_after(limited.retry_after_s)
-        .text("scope", "address")
 }

@@ -20,7 +20,7 @@ use crate::auth::credentials::Credentials;
 use crate::catalog::notes::{Note, NoteKind};
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::appends::Appends;
-use crate::core::controls::Controls;
+use crate::core::controls::{Controls, Reached};
 use crate::core::mailbox::{Mailbox, Message};
 use crate::core::notes::Notes;
 use crate::core::peers::Peers;
@@ -33,7 +33,7 @@ use crate::core::usage::Counts;
 use crate::handle::events::Shape;
 use crate::handle::health::{self, Health};
 use crate::handle::query::QueryKeys;
-use crate::handle::routes::{self, Admitted, Endpoint, Noticed, Who};
+use crate::handle::routes::{self, Access, Admitted, Endpoint, Noticed, Who};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
@@ -41,6 +41,7 @@ use crate::wire::forwarded::TrustedProxies;
 use crate::wire::http::Head;
 use crate::wire::params::CursorKey;
 use crate::wire::response::{HeaderValue, ReplyTo, Response};
+use crate::wire::status::{ErrorCode, Problem};
 
 /// What a connection keeps of a head while the body arrives.
 pub type Context = Admitted;
@@ -100,7 +101,7 @@ impl CoreHost {
             keys: QueryKeys { cursor: CursorKey::new(&setup.cursor_secret), event_id, fingerprint },
             durability: setup.durability,
             has_news: false,
-            controls: Controls::new([random_u64(), random_u64()]),
+            controls: Controls::default(),
             counts: Counts::new(),
             rates: setup.rates,
             trusted_proxies: setup.trusted_proxies,
@@ -189,6 +190,32 @@ impl CoreHost {
         }
     }
 
+    /// Answers what was refused at once. Who named another's tenant is told of.
+    fn settle(
+        &mut self,
+        outcome: Result<Handled, Box<Problem>>,
+        asked: &Asked,
+        access: &Access,
+        peer: IpAddr,
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
+    ) -> Handled {
+        let problem = match outcome {
+            Ok(handled) => return handled,
+            Err(problem) => problem,
+        };
+        if problem.code() == ErrorCode::TenantForbidden {
+            let reached = Reached {
+                client: self.trusted_proxies.client_of(peer, &request.head),
+                route: request.context.route,
+                credential: (access.slot, access.generation),
+                tenant: Some(access.tenant),
+            };
+            self.note_denial(reached, asked);
+        }
+        refuse(&problem, asked, answer)
+    }
+
     fn health(&self) -> Health<'_> {
         Health {
             version: self.version,
@@ -250,7 +277,7 @@ impl CoreHost {
 }
 
 /// Answers with a refusal at once.
-pub(super) fn refuse(problem: &crate::wire::status::Problem, asked: &Asked, answer: &mut Vec<u8>) -> Handled {
+pub(super) fn refuse(problem: &Problem, asked: &Asked, answer: &mut Vec<u8>) -> Handled {
     problem.respond(answer, &asked.reply);
     Handled::Now
 }
@@ -289,11 +316,18 @@ impl Service for CoreHost {
     ) -> Handled {
         let who = std::mem::replace(&mut request.context.who, Who::Anyone);
         match (request.context.endpoint, who) {
-            (Endpoint::Event, Who::Tenant(access)) => self.append(asked, Shape::One, &access, request.body, answer),
-            (Endpoint::EventBatch, Who::Tenant(access)) => {
-                self.append(asked, Shape::Many, &access, request.body, answer)
+            (Endpoint::Event, Who::Tenant(access)) => {
+                let outcome = self.append(asked, Shape::One, &access, request.body);
+                self.settle(outcome, &asked, &access, peer, &request, answer)
             }
-            (Endpoint::Query, Who::Tenant(access)) => self.query(asked, access, &request.head, answer),
+            (Endpoint::EventBatch, Who::Tenant(access)) => {
+                let outcome = self.append(asked, Shape::Many, &access, request.body);
+                self.settle(outcome, &asked, &access, peer, &request, answer)
+            }
+            (Endpoint::Query, Who::Tenant(access)) => {
+                let outcome = self.query(asked, access.clone(), &request.head);
+                self.settle(outcome, &asked, &access, peer, &request, answer)
+            }
             (Endpoint::Usage, Who::Tenant(access)) => self.usage(asked, &access, answer),
             (Endpoint::Control(endpoint), Who::Caller(caller)) => {
                 let client = self.trusted_proxies.client_of(peer, &request.head);

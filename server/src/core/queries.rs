@@ -15,7 +15,7 @@ use ringlog_engine::ids::Tenant;
 use ringlog_engine::io::{DiskDone, DiskOp, Ring};
 use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
 
-use crate::core::host::{Context, CoreHost, refuse};
+use crate::core::host::{Context, CoreHost};
 use crate::core::mailbox::Message;
 use crate::core::shards::SearchFrom;
 use crate::core::slots::{SlotKey, Slots};
@@ -164,12 +164,10 @@ impl Queries {
 }
 
 impl CoreHost {
-    pub(super) fn query(&mut self, asked: Asked, access: Access, head: &Head<'_>, answer: &mut Vec<u8>) -> Handled {
-        let begun = QueryRun::begin(head, access, &self.credentials, &self.keys);
-        match begun.and_then(|run| self.queries.start(asked, run)) {
-            Ok(()) => Handled::Later,
-            Err(problem) => refuse(&problem, &asked, answer),
-        }
+    pub(super) fn query(&mut self, asked: Asked, access: Access, head: &Head<'_>) -> Result<Handled, Box<Problem>> {
+        let run = QueryRun::begin(head, access, &self.credentials, &self.keys)?;
+        self.queries.start(asked, run)?;
+        Ok(Handled::Later)
     }
 
     /// Works on each query that can go on, for one bite.

@@ -12,15 +12,19 @@ use ringlog_engine::io::clock::random_u64;
 
 use crate::auth::credentials::TENANTS_MAX;
 use crate::core::host::CoreHost;
-use crate::net::by_address::{BadCredentials, FAILURES_PER_MINUTE, Limited};
+use crate::net::by_address::{AddressRates, BadCredentials, FAILURES_PER_MINUTE, Limited};
 use crate::net::rate_limit::{Rate, Refused};
 use crate::net::tenant_rates::TenantRates;
 use crate::wire::http::Head;
 use crate::wire::status::{ErrorCode, Problem};
 
-/// What `RateLimit` calls the two.
+/// What `RateLimit` calls them.
 const TENANT_POLICY: &str = "tenant";
 const GUESS_POLICY: &str = "credentials";
+const LOGIN_POLICY: &str = "login";
+
+/// Logins and set-ups of one address: each costs a password hash, and a household needs few.
+const LOGIN_RATE: Rate = Rate::new(1, 20).expect("neither is 0");
 
 /// One surface's clients drop what they sent on any 4xx, and try again on a 503.
 const INGEST_PREFIX: &str = "/v1/";
@@ -30,12 +34,21 @@ pub struct Rates {
     tenants: TenantRates,
     /// Behind a lock, which failures take and nothing else: it is held for the look at nine rows.
     guesses: Mutex<BadCredentials>,
+    logins: Mutex<Logins>,
+}
+
+/// Requests with a password, by address.
+struct Logins {
+    all: AddressRates,
+    failed: BadCredentials,
 }
 
 impl Default for Rates {
     fn default() -> Rates {
-        let guesses = Mutex::new(BadCredentials::new([random_u64(), random_u64()]));
-        Rates { tenants: TenantRates::new(TENANTS_MAX), guesses }
+        let random = || [random_u64(), random_u64()];
+        let logins = Logins { all: AddressRates::new(random(), LOGIN_RATE, 0), failed: BadCredentials::new(random()) };
+        let guesses = Mutex::new(BadCredentials::new(random()));
+        Rates { tenants: TenantRates::new(TENANTS_MAX), guesses, logins: Mutex::new(logins) }
     }
 }
 
@@ -44,6 +57,22 @@ impl Rates {
     fn failed(&self, address: IpAddr, now_us: u64) -> Result<(), Limited> {
         // The table holds no invariant that a panic could break: a row is one assignment.
         self.guesses.lock().unwrap_or_else(PoisonError::into_inner).failed(address, now_us)
+    }
+
+    /// Before anything of a request with a password is looked at: such a request is dear. Loopback is exempt, as it is
+    /// where failures are counted.
+    fn check_login(&self, address: IpAddr, now_us: u64) -> Result<(), Problem> {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.failed.check(address, now_us).map_err(|limited| too_many_failed_logins(limited.retry_after_s))?;
+        if address.to_canonical().is_loopback() {
+            return Ok(());
+        }
+        logins.all.take(address, 1, now_us).map(drop).map_err(too_many_logins)
+    }
+
+    fn login_failed(&self, address: IpAddr, now_us: u64) -> Result<(), Problem> {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.failed.failed(address, now_us).map_err(|limited| too_many_failed_logins(limited.retry_after_s))
     }
 }
 
@@ -55,6 +84,16 @@ impl CoreHost {
         let rate = rate_of(per_second);
         let taken = self.rates.tenants.take(tenant.0 as usize, rate, self.now.monotonic_us);
         taken.map(drop).map_err(|refused| too_often(head.path(), rate, refused))
+    }
+
+    /// Counts a login or a set-up, or says that there were too many.
+    pub(super) fn check_login(&self, client: IpAddr) -> Result<(), Problem> {
+        self.rates.check_login(client, self.now.monotonic_us)
+    }
+
+    /// Counts a login that failed.
+    pub(super) fn count_failed_login(&self, client: IpAddr) -> Result<(), Problem> {
+        self.rates.login_failed(client, self.now.monotonic_us)
     }
 
     /// Counts a credential that was none.
@@ -86,10 +125,29 @@ fn too_many_guesses(retry_after_s: u32) -> Problem {
     .fix("send a valid key, which is never refused by this, or wait for the time in Retry-After")
     .retry_after(retry_after_s)
     .text("scope", "address")
-    .rate_limit(
-        format!("\"{GUESS_POLICY}\";r=0;t={retry_after_s}"),
-        format!("\"{GUESS_POLICY}\";q={FAILURES_PER_MINUTE};w=60"),
-    )
+    .rate_limit(failures_left(GUESS_POLICY, retry_after_s), failures_policy(GUESS_POLICY))
+}
+
+fn too_many_failed_logins(retry_after_s: u32) -> Problem {
+    Problem::new(ErrorCode::RateLimited, "too many logins from this address have failed")
+        .retry_after(retry_after_s)
+        .text("scope", "address")
+        .rate_limit(failures_left(LOGIN_POLICY, retry_after_s), failures_policy(LOGIN_POLICY))
+}
+
+fn too_many_logins(refused: Refused) -> Problem {
+    Problem::new(ErrorCode::RateLimited, "too many logins and set-ups come from this address")
+        .retry_after(refused.retry_after_s())
+        .text("scope", "address")
+        .rate_limit(refused.left.header(LOGIN_POLICY), LOGIN_RATE.policy_header(LOGIN_POLICY))
+}
+
+fn failures_left(policy: &str, retry_after_s: u32) -> String {
+    format!("\"{policy}\";r=0;t={retry_after_s}")
+}
+
+fn failures_policy(policy: &str) -> String {
+    format!("\"{policy}\";q={FAILURES_PER_MINUTE};w=60")
 }
 
 #[cfg(test)]
@@ -140,6 +198,25 @@ mod tests {
         ] {
             assert_eq!(rate_of(per_second).policy_header("t"), policy, "{per_second}");
         }
+    }
+
+    #[test]
+    fn logins_are_counted_by_address_whether_they_succeed_or_not() {
+        let rates = Rates::default();
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        assert!((0..LOGIN_RATE.burst).all(|_| rates.check_login(one, 0).is_ok()));
+        let text = answer(&rates.check_login(one, 0).unwrap_err());
+        assert!(text.starts_with("HTTP/1.1 429 ") && text.contains("\r\nRetry-After: 1\r\n"), "{text}");
+        assert!(text.contains("RateLimit-Policy: \"login\";q=20;w=20"), "{text}");
+        assert!(rates.check_login(one, 1_000_000).is_ok());
+
+        let other: IpAddr = "192.0.2.2".parse().unwrap();
+        assert!((0..FAILURES_PER_MINUTE).all(|_| rates.login_failed(other, 0).is_ok()));
+        let text = answer(&rates.check_login(other, 0).unwrap_err());
+        assert!(text.contains("RateLimit-Policy: \"login\";q=10;w=60"), "{text}");
+
+        let loopback: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        assert!((0..1000).all(|_| rates.login_failed(loopback, 0).is_ok() && rates.check_login(loopback, 0).is_ok()));
     }
 
     #[test]

@@ -155,7 +155,7 @@ pub fn problem(refused: &Refused) -> Problem {
                 .fix("repeat the tenant's id: ?confirm=ID")
         }
         Refused::NoTenant => Problem::new(ErrorCode::NotFound, "there is no such tenant"),
-        Refused::NoKey => Problem::new(ErrorCode::NotFound, "there is no such key"),
+        Refused::NoKey | Refused::OthersKey => Problem::new(ErrorCode::NotFound, "there is no such key"),
         Refused::TenantExists => Problem::new(ErrorCode::AlreadyExists, "a tenant with this id exists already"),
         Refused::KeyExists => Problem::new(ErrorCode::AlreadyExists, "a key with this name exists already")
             .fix("choose another name, or rotate the key that has it"),
@@ -187,7 +187,7 @@ pub fn problem(refused: &Refused) -> Problem {
             .fix("log in, or have an admin make you a user"),
         Refused::NotASession => forbidden("only a session is logged out")
             .fix("end a key with DELETE /api/v1/auth/keys/self, or in the key file"),
-        Refused::NoUser => Problem::new(ErrorCode::NotFound, "there is no such user"),
+        Refused::NoUser | Refused::OthersUser => Problem::new(ErrorCode::NotFound, "there is no such user"),
         Refused::UserExists => Problem::new(ErrorCode::AlreadyExists, "the address or the user name has an account"),
         Refused::TooManyUsers { limit } => {
             Problem::new(ErrorCode::QuotaExceeded, "the tenant has as many users as it can")

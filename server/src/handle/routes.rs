@@ -127,6 +127,8 @@ pub enum Who {
 #[derive(Debug, Clone)]
 pub struct Admitted {
     pub endpoint: Endpoint,
+    /// What the audit log calls it.
+    pub route: &'static str,
     pub who: Who,
     /// What stands in the path at the place of `{}`.
     pub target: Option<Box<str>>,
@@ -294,7 +296,8 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
     };
     let allow = first.allow;
     if head.method() == Method::Options {
-        let admitted = Admitted { endpoint: Endpoint::Methods(allow), who: Who::Anyone, target: None };
+        let admitted =
+            Admitted { endpoint: Endpoint::Methods(allow), route: "OPTIONS", who: Who::Anyone, target: None };
         return Decided { tenant: None, outcome: Ok((CONTROL_BODY_BYTES_MAX, admitted)), noticed: None };
     }
     let Some((route, target)) = at_path.find(|(route, _)| route.answers_to(head.method())) else {
@@ -317,7 +320,7 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
             return Decided { tenant, ..refused(problem, noticed) };
         }
     };
-    let admitted = Admitted { endpoint: route.endpoint, who, target };
+    let admitted = Admitted { endpoint: route.endpoint, route: route.name, who, target };
     Decided { tenant, outcome: content.map(|()| (route.body_bytes_max, admitted)), noticed }
 }
 

@@ -15,8 +15,8 @@ const SECOND_US: u64 = 1_000_000;
 /// What one is allowed: `per_second` for ever, and `burst` at once after a rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    pub(super) per_second: u32,
-    pub(super) burst: u32,
+    pub(crate) per_second: u32,
+    pub(crate) burst: u32,
 }
 
 impl Rate {
