@@ -10,6 +10,7 @@ pub mod forwarded;
 pub mod http;
 pub mod json;
 pub mod json_simd;
+pub mod otlp;
 pub mod params;
 pub mod response;
 pub mod status;
