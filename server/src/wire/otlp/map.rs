@@ -1,12 +1,12 @@
 //! One log record becomes one event.
 //!
-//! Owns the mapping, which `docs/otlp.md` tells in prose, and the ceilings of a request: what its resource and scope are made of
-//! is written once and copied for each record, after the lengths were added up. Must never: know an encoding, or look at more
-//! records than a batch takes.
+//! Owns the mapping, which `docs/otlp.md` tells in prose, and the ceilings of a request: its resources and scopes are written
+//! once and copied for each record, so that a small request could ask for a lot of copying. Must never: know an encoding, look
+//! at more records than a batch takes, or put together more bytes than a batch takes, whether they are stored or not.
 //!
 //! ```text
-//! payload   {"message":"..","severity_text":"..","attributes":{..},"trace_id":"..",.. | "scope":{..},"resource":{..}}
-//!           of the record                                                               tail, written once
+//! payload   {"message":"..","severity_text":"..","attributes":{..},"trace_id":"..",.. | "scope":{..} | "resource":{..}}
+//!           of the record                                                               copied for each record
 //! metadata  {"source_kind":"otlp","source_ip":"..","service":"..","source":".." | "level":"..","session_id":".."}
 //! ```
 
@@ -17,7 +17,7 @@ use std::ops::Range;
 use ringlog_engine::event::{EventBatch, EventError, EventInput};
 use ringlog_engine::format::record::EventKind;
 use ringlog_engine::ids::Micros;
-use ringlog_engine::limits::{BATCH_EVENTS_MAX, ENTITY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use ringlog_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, ENTITY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 use super::value::{Attributes, JsonText, Written};
 use super::{Outcome, RecordFault};
@@ -32,6 +32,9 @@ pub const FALLBACK_EVENT_TYPE: &str = "log";
 
 /// Names of hosts and sessions that are longer stay in the payload alone. An entity with an escape for each byte fits.
 const METADATA_TEXT_BYTES_MAX: usize = 6 * ENTITY_BYTES_MAX;
+
+/// What a request leaves of each of its buffers, at most: far more than a usual record has.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// The name of a severity number; `None` for 0, which says that there is none, and for numbers that do not exist.
 ///
@@ -160,8 +163,11 @@ impl Scope {
     }
 
     /// As a member of the payload, with a comma before it. Nothing when the scope says nothing.
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put_member(&self, out: &mut Vec<u8>) {
+        const KEY: &[u8] = b",\"scope\":";
         let start = out.len();
+        out.extend_from_slice(KEY);
+        let inside_at = out.len();
         if self.name.len() > 0 {
             put_raw(out, b",\"name\":", self.name.as_bytes());
         }
@@ -172,10 +178,11 @@ impl Scope {
             put_raw(out, b",\"attributes\":", self.attributes.text.as_bytes());
         }
         put_count(out, b",\"dropped_attributes_count\":", self.dropped_count);
-        if out.len() > start {
-            out[start] = b'{';
+        if out.len() == inside_at {
+            out.truncate(start);
+        } else {
+            out[inside_at] = b'{';
             out.push(b'}');
-            out.splice(start..start, *b",\"scope\":");
         }
     }
 }
@@ -193,11 +200,32 @@ pub(super) struct Parts {
     metadata: Vec<u8>,
     request_metadata_bytes: usize,
     resource_metadata_bytes: usize,
-    /// The payload's end: scope and resource.
-    tail: Vec<u8>,
-    tail_fault: Option<RecordFault>,
+    scope_member: Vec<u8>,
+    /// Of the resource or the scope.
+    shared_fault: Option<RecordFault>,
     payload: Vec<u8>,
     event_type: String,
+}
+
+impl Parts {
+    /// Gives memory back that only an unusual request needed.
+    fn trim(&mut self) {
+        let Record { severity_text, event_name, body, attributes, .. } = &mut self.record;
+        let Scope { name, version, attributes: scope_attributes, .. } = &mut self.scope;
+        let texts = [severity_text, event_name, body, name, version];
+        let attributes = [attributes, scope_attributes, &mut self.resource].map(|attributes| &mut attributes.text);
+        for text in texts.into_iter().chain(attributes) {
+            text.trim(KEPT_BYTES_MAX);
+        }
+        for bytes in [&mut self.metadata, &mut self.scope_member, &mut self.payload] {
+            bytes.clear();
+            bytes.shrink_to(KEPT_BYTES_MAX);
+        }
+        for text in [&mut self.entity, &mut self.event_type] {
+            text.clear();
+            text.shrink_to(KEPT_BYTES_MAX);
+        }
+    }
 }
 
 /// Where the walkers bring what they find, in this order: `begin_resource`, its parts, `end_resource`, then for each of its
@@ -207,6 +235,8 @@ pub(super) struct Sink<'a> {
     pub parts: &'a mut Parts,
     batch: &'a mut EventBatch,
     outcome: Outcome,
+    /// Of payloads, those of rejected records included.
+    assembled_bytes: usize,
     /// No record fits any more.
     full: Option<RecordFault>,
 }
@@ -219,10 +249,11 @@ impl<'a> Sink<'a> {
             write!(parts.metadata, ",\"source_ip\":\"{ip}\"").expect("a vector takes everything");
         }
         parts.request_metadata_bytes = parts.metadata.len();
-        Sink { parts, batch, outcome: Outcome::default(), full: None }
+        Sink { parts, batch, outcome: Outcome::default(), assembled_bytes: 0, full: None }
     }
 
     pub fn finish(self) -> Outcome {
+        self.parts.trim();
         self.outcome
     }
 
@@ -249,21 +280,11 @@ impl<'a> Sink<'a> {
     }
 
     pub fn end_scope(&mut self) {
-        let Parts { resource, resource_dropped_count, scope, tail, tail_fault, .. } = &mut *self.parts;
+        let Parts { resource, scope, scope_member, shared_fault, .. } = &mut *self.parts;
         scope.attributes.end();
-        tail.clear();
-        *tail_fault = resource.text.fault().or(scope.fault());
-        if tail_fault.is_some() {
-            return;
-        }
-        scope.put(tail);
-        if !resource.is_empty() {
-            put_raw(tail, b",\"resource\":", resource.text.as_bytes());
-        }
-        put_count(tail, b",\"resource_dropped_attributes_count\":", *resource_dropped_count);
-        if tail.len() > PAYLOAD_BYTES_MAX {
-            *tail_fault = Some(RecordFault::TooLarge);
-        }
+        scope_member.clear();
+        scope.put_member(scope_member);
+        *shared_fault = resource.text.fault().or(scope.fault());
     }
 
     /// Whether the record's parts are wanted: with `false` they need not be read.
@@ -297,15 +318,31 @@ impl<'a> Sink<'a> {
     }
 
     fn push_record(&mut self) -> Result<(), RecordFault> {
-        let Parts { record, entity, metadata, resource_metadata_bytes, tail, tail_fault, payload, event_type, .. } =
-            &mut *self.parts;
+        let Parts {
+            resource,
+            resource_dropped_count,
+            record,
+            entity,
+            metadata,
+            resource_metadata_bytes,
+            scope_member,
+            shared_fault,
+            payload,
+            event_type,
+            ..
+        } = &mut *self.parts;
         record.attributes.end();
-        if let Some(fault) = tail_fault.or(record.fault()) {
+        if let Some(fault) = shared_fault.or(record.fault()) {
             return Err(fault);
         }
-        // Before anything is copied: a small record with a large resource must not cost more than its own bytes.
-        if record.bytes() + tail.len() > PAYLOAD_BYTES_MAX {
+        // Before anything is copied.
+        let payload_bytes = record.bytes() + scope_member.len() + resource.text.len();
+        if payload_bytes > PAYLOAD_BYTES_MAX {
             return Err(RecordFault::TooLarge);
+        }
+        self.assembled_bytes += payload_bytes;
+        if self.assembled_bytes > BATCH_BYTES_MAX {
+            return Err(RecordFault::BatchFull);
         }
         event_type.clear();
         match record.event_name.as_bytes() {
@@ -322,7 +359,11 @@ impl<'a> Sink<'a> {
         }
         payload.clear();
         record.put_members(payload);
-        payload.extend_from_slice(tail);
+        payload.extend_from_slice(scope_member);
+        if !resource.is_empty() {
+            put_raw(payload, b",\"resource\":", resource.text.as_bytes());
+        }
+        put_count(payload, b",\"resource_dropped_attributes_count\":", *resource_dropped_count);
         match payload.first_mut() {
             Some(first) => *first = b'{',
             None => payload.push(b'{'),

@@ -13,6 +13,7 @@
 
 mod answer;
 mod json;
+mod json_value;
 mod map;
 mod protobuf;
 #[cfg(test)]

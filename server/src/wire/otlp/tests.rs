@@ -531,6 +531,21 @@ fn a_small_request_cannot_become_more_than_a_batch() {
     assert!(parser.batch.is_empty());
 }
 
+#[test]
+fn what_is_never_stored_is_not_copied_either() {
+    let large = || attribute("large", &text_value(vec![b'x'; 900_000]));
+    // Each of these records is rejected for its name only once it is put together.
+    let records = vec![bytes(12, "x".repeat(257)); 5000];
+    let (outcome, _) = outcome(Encoding::Protobuf, &request(&[large()], &records));
+    let stopped_after = BATCH_BYTES_MAX / 900_300;
+    let expected = [("invalid_name", stopped_after), ("batch_full", 5000 - stopped_after)];
+    assert_eq!(outcome.rejected_by_reason().collect::<Vec<_>>(), expected);
+    // A copy of the resource for each scope would be a terabyte.
+    let scopes = bytes(2, b"").repeat(1_000_000);
+    let body = bytes(1, [bytes(1, bytes(1, large())), scopes].concat());
+    assert_eq!(events(Encoding::Protobuf, &body), vec![]);
+}
+
 // ----- damage -----
 
 #[test]

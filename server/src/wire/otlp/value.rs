@@ -34,6 +34,12 @@ impl JsonText {
         self.fault = None;
     }
 
+    /// Clears the text and gives memory back beyond `kept_bytes`.
+    pub fn trim(&mut self, kept_bytes: usize) {
+        self.clear();
+        self.bytes.shrink_to(kept_bytes);
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

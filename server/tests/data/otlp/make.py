@@ -1,4 +1,8 @@
-"""Makes the golden requests: the SDK's own encoder for one, every field of the schema for the other."""
+"""Makes the golden requests beside it: the SDK's own encoder for one, every field of the schema for the other.
+
+    pip install opentelemetry-exporter-otlp-proto-http
+    python server/tests/data/otlp/make.py server/tests/data/otlp
+"""
 import base64, json, sys
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
