@@ -25,9 +25,9 @@ pub const ENTITY_ID_BYTES_MAX: usize = 128;
 /// One event with everything in it; the engine takes as much for a payload alone.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 /// Names that belong to the server.
-const RESERVED_TYPE_PREFIX: &str = "_system.";
-const RESERVED_TYPE: &str = "allsource.read_model.committed";
-const RESERVED_ENTITY_PREFIX: &str = "read-model:";
+pub const RESERVED_TYPE_PREFIX: &str = "_system.";
+pub const RESERVED_TYPE: &str = "allsource.read_model.committed";
+pub const RESERVED_ENTITY_PREFIX: &str = "read-model:";
 /// What an error text quotes of a client's string at most, in characters.
 const QUOTE_CHARS_MAX: usize = 64;
 

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod http;
 pub mod json;
 pub mod json_simd;
+pub mod otlp;
 pub mod params;
 pub mod response;
 pub mod status;

@@ -368,12 +368,27 @@ impl Problem {
 
     /// Appends the whole answer with the headers that every answer of a route has, such as those of CORS.
     pub fn respond_with(&self, out: &mut Vec<u8>, reply: &ReplyTo, headers: &[(&'static str, HeaderValue<'_>)]) {
-        let mut response = Response::begin(out, self.code.status(), reply);
-        response.content_type(ContentType::ProblemJson);
+        let response = self.begin(out, self.code.status(), ContentType::ProblemJson, reply, headers);
+        let mut body = response.body();
+        self.push_body(body.buffer(), reply.request_id.as_str());
+        body.finish();
+    }
+
+    /// Appends the head for a protocol that has a body of its own for refusals.
+    pub fn begin<'o>(
+        &self,
+        out: &'o mut Vec<u8>,
+        status: u16,
+        content_type: ContentType,
+        reply: &ReplyTo,
+        headers: &[(&'static str, HeaderValue<'_>)],
+    ) -> Response<'o> {
+        let mut response = Response::begin(out, status, reply);
+        response.content_type(content_type);
         if let Some(seconds) = self.retry_after_s {
             response.retry_after(seconds);
         }
-        if self.code.status() == 401 {
+        if status == 401 {
             response.header("WWW-Authenticate", &HeaderValue::from_static("Bearer realm=\"ringlog\""));
         }
         for (name, value) in &self.headers {
@@ -382,9 +397,7 @@ impl Problem {
         for (name, value) in headers {
             response.header(name, value);
         }
-        let mut body = response.body();
-        self.push_body(body.buffer(), reply.request_id.as_str());
-        body.finish();
+        response
     }
 }
 
