@@ -13,6 +13,7 @@ mod change_limit;
 pub mod command;
 pub mod control;
 pub mod engine_log;
+mod engine_records;
 pub mod keys_file;
 pub mod keys_file_edit;
 pub mod keys_file_watch;
