@@ -24,6 +24,8 @@ mod onboard_limit;
 mod people_records;
 pub mod records;
 pub mod set_up;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 mod tenants;
 pub mod thread;
