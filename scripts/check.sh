@@ -46,5 +46,6 @@ step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tests" cargo test --workspace --locked
 step "simulated lives" simulate --first-seed 1 --seeds "$seeds"
 step "a lying disk is caught" simulate --lying-disk --first-seed 1 --seeds "$lying_seeds"
+step "simulated lives of a catalog" scripts/simulate-catalog.sh 200 1000
 step "documentation" document
 printf '\ncheck.sh: OK in %d s\n' "$SECONDS"

@@ -4,6 +4,7 @@
 //! Must never: read a clock, start a thread, or do anything that the seed does not decide.
 
 pub mod disk;
+pub mod engine;
 mod fault;
 mod forget;
 mod inode;
@@ -16,6 +17,7 @@ mod trial;
 pub mod world;
 
 pub use disk::SimDisk;
+pub use engine::{SimEngine, SimEngineOptions};
 pub use fault::{Fault, FaultRates};
 pub use inode::SECTOR_BYTES;
 pub use rng::Rng;

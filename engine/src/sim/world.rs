@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::event::{EventBatch, EventInput, FingerprintKey, Source};
 use crate::format::record::EventKind;
 use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
-use crate::io::{BufferPool, Disk, DiskDone, Fill, Site};
+use crate::io::{BufferPool, DiskDone, Fill, Site};
 use crate::month::Month;
 use crate::query::{Order, QuerySpec, Search, SearchStep, Summary, TypeFilter};
 use crate::shard::jobs::{Job, ShardHome};
-use crate::shard::names::{QUARANTINE_DIR, index_path, shard_dir};
+use crate::shard::names::{index_path, shard_dir};
 use crate::shard::recover::{OpenError, RecoveryReport};
 use crate::shard::{Ack, AppendError, Durability, Limits, Now, Output, ReadOnly, Shard, ShardConfig};
+use crate::sim::engine::make_folders;
 use crate::sim::forget::forget_counters;
 use crate::sim::model::{Model, ModelEvent, Promise, Stored, Violation};
 use crate::sim::{FaultRates, Rng, SimDisk};
@@ -197,10 +198,7 @@ impl World {
     }
 
     fn try_open(&mut self) -> Result<(Shard, RecoveryReport), OpenError> {
-        let dir = &self.config.home.dir;
-        self.disk.create_dir(dir)?;
-        self.disk.create_dir(QUARANTINE_DIR)?;
-        self.disk.sync_dir("", Site::ShardDir)?;
+        make_folders(&self.disk, &self.config.home.dir)?;
         let seed = self.rng.draw();
         Shard::open(&self.disk, self.config.clone(), BufferPool::new(6, 8 << 10), self.now, seed)
     }

@@ -1,6 +1,6 @@
-//! The catalog's log on the engine: one tenant, one shard, small segments, in a data directory of its own.
+//! The catalog's log on an engine of its own: one shard, small segments, in a data directory beside the events'.
 //! An engine belongs to the thread that opened it, so it lives on one; what is asked of it waits for the answer.
-//! Must never: answer an append before it is durable, whatever the events' durability is, or retire a segment.
+//! Must never: be less durable than `commit`, whatever the events' durability is, or retire a segment.
 //!
 //! ```text
 //! control ─ append ─► queue ─► thread "catalog": engine ─► DATA/catalog/     tenant 1: type = kind, payload = record
@@ -15,16 +15,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringlog_engine::engine::{Engine, EngineError, EngineOptions};
-use ringlog_engine::event::EventInput;
-use ringlog_engine::ids::{Position, Tenant};
 use ringlog_engine::io::{IoMode, SyncMode};
-use ringlog_engine::query::{Order, QuerySpec};
+use ringlog_engine::shard::Durability;
 use ringlog_engine::shard::recover::{Damage, RecoveryReport};
-use ringlog_engine::shard::{AppendError, Durability};
 
+use crate::catalog::engine_records::EngineRecords;
 use crate::catalog::log::{CatalogError, CatalogLog};
-
-const CATALOG: Tenant = Tenant(1);
 
 /// A record takes a block of 4 KiB, so this is a thousand changes.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -116,9 +112,9 @@ impl EngineLog {
         let (requests, queue) = sync_channel(1);
         let path = path.to_path_buf();
         let work = move || match open(&path, settings) {
-            Ok((engine, report)) => {
+            Ok((records, report)) => {
                 if opened.send(Ok(report)).is_ok() {
-                    Work { engine, next: Position(1) }.run(&queue);
+                    Work { records }.run(&queue);
                 }
             }
             Err(error) => {
@@ -132,7 +128,7 @@ impl EngineLog {
     }
 }
 
-fn open(path: &Path, settings: EngineLogSettings) -> Result<(Engine, RecoveryReport), EngineLogError> {
+fn open(path: &Path, settings: EngineLogSettings) -> Result<(EngineRecords<Engine>, RecoveryReport), EngineLogError> {
     let options = EngineOptions {
         shard_count: Some(1),
         segment_bytes: SEGMENT_BYTES,
@@ -143,11 +139,8 @@ fn open(path: &Path, settings: EngineLogSettings) -> Result<(Engine, RecoveryRep
     };
     let engine = Engine::open(path, &options).map_err(EngineLogError::Engine)?;
     let report = engine.recovery_reports()[0].clone();
-    // A catalog with holes could let in what was revoked.
-    if !report.damage.is_empty() {
-        return Err(EngineLogError::Damaged(report.damage));
-    }
-    Ok((engine, report))
+    let records = EngineRecords::new(engine, &report).map_err(EngineLogError::Damaged)?;
+    Ok((records, report))
 }
 
 impl CatalogLog for EngineLog {
@@ -183,10 +176,8 @@ impl CatalogLog for EngineLog {
     }
 }
 
-/// Invariant: every position below `next` has been replayed or appended; before a replay that is none.
 struct Work {
-    engine: Engine,
-    next: Position,
+    records: EngineRecords<Engine>,
 }
 
 impl Work {
@@ -196,79 +187,39 @@ impl Work {
                 Ok(request) => request,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.engine.settle();
+                    self.records.engine().settle();
                     match queue.recv() {
                         Ok(request) => request,
                         Err(_) => break,
                     }
                 }
             };
-            match request {
-                Request::Append { record, entity, kind, reply } => {
-                    let result = self.append(&record, &entity, &kind);
-                    // A caller that does not wait cannot be told; the record is as durable as it is.
-                    let _ = reply.send(result);
-                }
-                Request::Replay { records } => {
-                    let result = self.replay(&records);
-                    let _ = records.send(Replayed::End(result));
-                }
-                Request::ReadBefore { before, count, reply } => {
-                    let _ = reply.send(self.read_before(before, count));
-                }
+            self.answer(request);
+        }
+        self.records.into_engine().close();
+    }
+
+    /// A caller that does not wait cannot be told; the record is as durable as it is.
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Append { record, entity, kind, reply } => {
+                let _ = reply.send(self.records.append(&record, &entity, &kind));
+            }
+            Request::Replay { records } => {
+                let result = self.records.replay(&mut |record| {
+                    let _ = records.send(Replayed::Record(record.to_vec()));
+                    Ok(())
+                });
+                let _ = records.send(Replayed::End(result));
+            }
+            Request::ReadBefore { before, count, reply } => {
+                let mut read = Vec::new();
+                let result = self.records.read_before(before, count, &mut |number, record| {
+                    read.push((number, record.to_vec()));
+                });
+                let _ = reply.send(result.map(|()| read));
             }
         }
-        self.engine.close();
-    }
-
-    fn append(&mut self, record: &[u8], entity: &str, kind: &str) -> Result<(), CatalogError> {
-        let mut batch = self.engine.batch(CATALOG);
-        // Nothing has been written: what does not fit a record is refused as such.
-        batch.push(EventInput::new(kind, entity, record)).map_err(|_| CatalogError::Full)?;
-        match self.engine.append(batch) {
-            Ok((appended, _)) => {
-                assert_eq!(appended.first_position, self.next, "a log is replayed before it is appended to");
-                self.next = Position(self.next.0 + 1);
-                Ok(())
-            }
-            Err((_, AppendError::StorageFull)) => Err(CatalogError::Full),
-            Err((_, error)) => Err(CatalogError::OutcomeUnknown(format!("{error:?}"))),
-        }
-    }
-
-    fn read_before(&mut self, before: u64, count: usize) -> Result<Numbered, CatalogError> {
-        let mut spec = QuerySpec::all(CATALOG, count);
-        spec.order = Order::Descending;
-        spec.after = Some(Position(before));
-        let mut records = Vec::new();
-        self.engine
-            .query(spec, |row| records.push((row.position.0, row.record.payload.to_vec())))
-            .map_err(|error| CatalogError::Damaged(error.to_string()))?;
-        Ok(records)
-    }
-
-    fn replay(&mut self, records: &SyncSender<Replayed>) -> Result<(), CatalogError> {
-        let mut next = Position(1);
-        let mut gap = None;
-        let mut is_heard = true;
-        let summary = self
-            .engine
-            .query(QuerySpec::all(CATALOG, usize::MAX), |row| {
-                if row.position != next {
-                    gap.get_or_insert((next, row.position));
-                }
-                if gap.is_none() && is_heard {
-                    is_heard = records.send(Replayed::Record(row.record.payload.to_vec())).is_ok();
-                }
-                next = Position(row.position.0 + 1);
-            })
-            .map_err(|error| CatalogError::Damaged(error.to_string()))?;
-        if let Some((expected, found)) = gap {
-            return Err(CatalogError::Damaged(format!("change {} follows, {} was due", found.0, expected.0)));
-        }
-        assert!(!summary.has_more, "there is no limit");
-        self.next = next;
-        Ok(())
     }
 }
 

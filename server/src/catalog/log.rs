@@ -26,7 +26,7 @@ impl fmt::Display for CatalogError {
 
 impl std::error::Error for CatalogError {}
 
-pub trait CatalogLog: Send {
+pub trait CatalogLog {
     /// Returns once the record is durable. `entity` and `kind` are for those who read the log with other tools.
     fn append(&mut self, record: &[u8], entity: &str, kind: &str) -> Result<(), CatalogError>;
 

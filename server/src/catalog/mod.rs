@@ -13,6 +13,7 @@ mod change_limit;
 pub mod command;
 pub mod control;
 pub mod engine_log;
+mod engine_records;
 pub mod keys_file;
 pub mod keys_file_edit;
 pub mod keys_file_thread;
@@ -25,6 +26,8 @@ mod people_records;
 pub mod programmatic_keys;
 pub mod records;
 pub mod set_up;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod streaming_keys;
 mod tenants;

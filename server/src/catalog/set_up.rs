@@ -10,7 +10,7 @@ use ringlog_engine::ids::{Micros, Tenant};
 use crate::auth::delta::{CredentialKind, CredentialState, SYSTEM_TENANT, TenantState};
 use crate::auth::role::Role;
 use crate::auth::secret::Secret;
-use crate::auth::secret_file::{self, SecretFileError};
+use crate::auth::secret_file::{self, NamedSecret, SecretFileError};
 use crate::catalog::control::{ChangeError, Control};
 use crate::catalog::keys_file::{self, FileKey, KeysFileError};
 use crate::catalog::log::CatalogLog;
@@ -165,6 +165,12 @@ impl<L: CatalogLog> Control<L> {
             }
             None => (vec![secret_file::create(path).map_err(SetUpError::Secret)?], true),
         };
+        self.match_signing_secrets(&secrets, at)?;
+        Ok(is_new)
+    }
+
+    /// The same for those that somebody has read already, the one that signs first.
+    pub(super) fn match_signing_secrets(&mut self, secrets: &[NamedSecret], at: Micros) -> Result<(), ChangeError> {
         let is_there = |kid: &str| secrets.iter().any(|named| named.kid == kid);
         let gone: Vec<String> = self.state().kids().iter().filter(|kid| !is_there(kid)).cloned().collect();
         for kid in gone {
@@ -177,8 +183,8 @@ impl<L: CatalogLog> Control<L> {
                 self.commit(Body::SigningSecretCreated(body), Origin::server(), at)?;
             }
         }
-        self.sign_with(&secrets);
-        Ok(is_new)
+        self.sign_with(secrets);
+        Ok(())
     }
 
     /// Another key than the one that is there replaces it.
@@ -199,7 +205,7 @@ impl<L: CatalogLog> Control<L> {
         Ok(is_made.then_some(key))
     }
 
-    fn set_up_default_tenant(&mut self, at: Micros) -> Result<bool, SetUpError> {
+    pub(super) fn set_up_default_tenant(&mut self, at: Micros) -> Result<bool, SetUpError> {
         if self.state().tenant(DEFAULT_TENANT).is_some() {
             return Ok(false);
         }

@@ -34,7 +34,7 @@ pub const ONBOARD_KEY_NAME: &str = "onboard";
 /// The same, as the first data directories have it.
 const ONBOARD_KEY_NAME_AT_FIRST: &str = "onboarding";
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantEntry {
     pub created_at: Micros,
     pub updated_at: Micros,
@@ -51,7 +51,7 @@ impl TenantEntry {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyEntry {
     pub created_at: Micros,
     pub state: CredentialState,
@@ -100,7 +100,7 @@ impl KeyEntry {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Slot {
     generation: u32,
     /// Of this generation.
@@ -178,7 +178,7 @@ impl fmt::Display for StateError {
 
 impl std::error::Error for StateError {}
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct State {
     head: Digest,
     last_at: Micros,

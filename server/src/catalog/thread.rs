@@ -197,7 +197,7 @@ pub struct ControlThread {
 
 impl ControlThread {
     /// Starts the thread. `acks` begins with the epoch of the snapshot that `control` gave last.
-    pub fn start<L: CatalogLog + 'static>(
+    pub fn start<L: CatalogLog + Send + 'static>(
         control: Control<L>,
         publish: Box<dyn Publish>,
         acks: Arc<Acks>,

@@ -18,7 +18,7 @@ use crate::catalog::records::{
     Actor, NewKey, SessionEnded, SessionRefreshed, SessionStarted, UserCreated, UserDeleted, UserRoleSet,
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserEntry {
     pub number: u32,
     pub tenant: u32,
@@ -36,13 +36,13 @@ impl UserEntry {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionEntry {
     pub user: u32,
     pub session: Session,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct People {
     last_user: u32,
     users: BTreeMap<u32, UserEntry>,
