@@ -63,7 +63,7 @@ pub struct KeyEntry {
     pub programmatic: Option<Box<Programmatic>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programmatic {
     pub id: KeyId,
     pub prefix: String,
