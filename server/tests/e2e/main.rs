@@ -18,6 +18,7 @@ mod quotas;
 mod rates;
 mod revocation;
 mod sdk;
+mod seeds;
 mod tenants;
 
 /// Makes each function a test on io_uring and one on the fallback.
