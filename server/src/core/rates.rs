@@ -95,6 +95,7 @@ fn too_many_guesses(retry_after_s: u32) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::cors::CorsHeaders;
     use crate::wire::response::{Persistence, ReplyTo, RequestId};
 
     fn answer(problem: &Problem) -> String {
@@ -103,6 +104,7 @@ mod tests {
             persistence: Persistence::KeepAlive,
             head_only: false,
             may_chunk: true,
+            cors: CorsHeaders::default(),
         };
         let mut out = Vec::new();
         problem.respond(&mut out, &reply);

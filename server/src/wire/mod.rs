@@ -5,12 +5,17 @@
 
 pub mod answer;
 pub mod chunked;
+pub mod cors;
 pub mod envelope;
 pub mod forwarded;
 pub mod http;
+pub mod inflate;
 pub mod json;
 pub mod json_simd;
+pub mod lines;
 pub mod params;
 pub mod response;
+pub mod shipper;
+mod split;
 pub mod status;
 pub mod time;
