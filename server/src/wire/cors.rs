@@ -20,8 +20,15 @@ const INGEST_PREFIXES: [&str; 3] = ["/v1/", "/otlp/", "/ingest/"];
 
 /// The header lines of one answer, made at the start. They live as long as the process, so that an answer that is not written
 /// yet holds no reference count.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct CorsHeaders(&'static [u8]);
+/// One word: it travels with every request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CorsHeaders(&'static &'static [u8]);
+
+impl Default for CorsHeaders {
+    fn default() -> CorsHeaders {
+        CorsHeaders(&(b"" as &[u8]))
+    }
+}
 
 impl CorsHeaders {
     pub fn as_bytes(self) -> &'static [u8] {
@@ -41,7 +48,7 @@ impl fmt::Debug for CorsHeaders {
 }
 
 /// For an origin that is not in the list, and for who sends none: a cache must not hand this answer to a page.
-const VARY: CorsHeaders = CorsHeaders(b"Vary: Origin\r\n");
+const VARY: CorsHeaders = CorsHeaders(&(b"Vary: Origin\r\n" as &[u8]));
 
 /// Who may read what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +147,7 @@ fn listed(origin: &str) -> Result<Listed, String> {
 fn lines(origin: &str, vary: &str) -> CorsHeaders {
     let lines =
         format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: {EXPOSE_HEADERS}\r\n{vary}");
-    CorsHeaders(Box::leak(lines.into_bytes().into_boxed_slice()))
+    CorsHeaders(Box::leak(Box::new(&*lines.into_bytes().leak())))
 }
 
 /// A browser asks whether a page may send what it wants to send.
