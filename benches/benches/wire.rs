@@ -59,7 +59,8 @@ fn head(criterion: &mut Criterion) {
                 connection = Http1::new(7, now_us);
             }
             let mut input = black_box(&request[..]);
-            let accept = |_: &Head<'_>, _: &ReplyTo| Decision::Accept { body_bytes_max: BODY_BYTES_MAX, context: () };
+            let accept =
+                |_: &Head<'_>, _: &mut ReplyTo| Decision::Accept { body_bytes_max: BODY_BYTES_MAX, context: () };
             let Step::Request(asked) = connection.step(&mut input, now_us, accept) else {
                 panic!("a whole request was sent")
             };

@@ -321,6 +321,10 @@ struct Settings {
     /// [default: none, so that it is the socket's]
     #[arg(long, value_name = "NETWORKS")]
     trusted_proxies: Option<String>,
+    /// Web pages that may read answers: *, none, or origins as in https://shop.example,http://localhost:8080
+    /// [default: any page may send events, and none may read]
+    #[arg(long, value_name = "ORIGINS")]
+    cors_origins: Option<String>,
     /// Key that may act for every tenant; other users of this machine can see a flag, so prefer RINGLOG_BOOTSTRAP_KEY
     /// [default: made and printed once by the first run]
     #[arg(long, value_name = "KEY")]
@@ -356,6 +360,7 @@ impl Settings {
             ("io", self.io),
             ("onboard_per_hour", self.onboard_per_hour),
             ("trusted_proxies", self.trusted_proxies),
+            ("cors_origins", self.cors_origins),
             ("bootstrap_key", self.bootstrap_key),
             ("bootstrap_key_file", self.bootstrap_key_file),
             ("jwt_secret_file", self.jwt_secret_file),

@@ -15,13 +15,15 @@ use ringlog_engine::limits::{ALIGNMENT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_LIM
 use toml::de::{DeTable, DeValue};
 
 use crate::auth::secret::Secret;
+use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
 /// Every setting: its key in the file. The flag is `--key` with dashes, the variable `RINGLOG_KEY` in capitals.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "bootstrap_key",
     "bootstrap_key_file",
     "cores",
+    "cors_origins",
     "data_dir",
     "durability",
     "http",
@@ -81,6 +83,8 @@ pub struct Config {
     pub onboard_per_hour: u32,
     /// Who may say for whom a request is, by `X-Forwarded-For`.
     pub trusted_proxies: TrustedProxies,
+    /// Which web pages may read answers.
+    pub cors_origins: Cors,
     pub bootstrap_key: Option<Secret>,
     /// Read at a start and at SIGHUP. Never beside `bootstrap_key`.
     pub bootstrap_key_file: Option<PathBuf>,
@@ -214,6 +218,7 @@ impl RawConfig {
                 .value("onboard_per_hour", |text| number(text, 0, 1_000_000))?
                 .unwrap_or(ONBOARD_PER_HOUR),
             trusted_proxies: self.value("trusted_proxies", networks)?.unwrap_or_default(),
+            cors_origins: self.value("cors_origins", Cors::parse)?.unwrap_or_default(),
             bootstrap_key: self.value("bootstrap_key", bootstrap_key)?,
             bootstrap_key_file: self.value("bootstrap_key_file", path)?,
             jwt_secret_file: self.value("jwt_secret_file", path)?.unwrap_or_else(|| data_dir.join("jwt-secret")),
@@ -492,6 +497,9 @@ impl fmt::Display for Config {
         )?;
         if !self.trusted_proxies.is_empty() {
             write!(f, " trusted_proxies={}", self.trusted_proxies)?;
+        }
+        if self.cors_origins != Cors::default() {
+            write!(f, " cors_origins={}", self.cors_origins)?;
         }
         if let Some(path) = &self.ports_file {
             write!(f, " ports_file={}", path.display())?;

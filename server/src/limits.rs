@@ -51,8 +51,29 @@ pub const BODY_RESERVE_BYTES: usize = 1024 * 1024;
 pub const FRAME_BYTES_MAX: usize = BODY_BYTES_MAX;
 
 const _: () = assert!(EVENT_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(LINES_PER_REQUEST_MAX <= ringlog_engine::limits::BATCH_EVENTS_MAX);
 const _: () = assert!(CONTROL_BODY_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(DIRECT_RECEIVE_BYTES_MIN < BODY_RESERVE_BYTES);
+
+/// 413 beyond it: a body once it is unpacked. The same ceiling as for one that is sent unpacked, so that whoever compresses
+/// gains bytes on the wire and nothing else.
+pub const INFLATED_BYTES_MAX: usize = BODY_BYTES_MAX;
+
+/// 415 beyond it: log2 of the window that a zstd body asks for. RFC 9659 lets a sender count on 8 MiB and no more.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// A decoder that holds more than this after a body is thrown away: a zstd decoder without a window has some 95 KiB, one
+/// with the window of a usual sender of small bodies well below 1 MiB.
+pub const DECODER_KEPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Lines of one body of JSON lines; each one beyond is refused. The second seed's limit, and the engine's for a batch.
+pub const LINES_PER_REQUEST_MAX: usize = EVENTS_PER_REQUEST_MAX;
+
+/// Levels of nesting in one of the second seed's lines; its server's limit.
+pub const LINE_DEPTH_MAX: u32 = 32;
+
+/// Refused lines that an answer names; beyond it they are counted. At some 150 bytes each 15 KB.
+pub const LINES_NAMED_MAX: usize = 100;
 
 // ----- chunked bodies -----
 

@@ -355,6 +355,7 @@ impl Server {
                 control: control.handle(),
                 rates: Arc::clone(&rates),
                 trusted_proxies: config.trusted_proxies.clone(),
+                cors: config.cors_origins.clone(),
                 cursor_secret: catalog.cursor_secret,
                 started: started.clone(),
                 version: env!("CARGO_PKG_VERSION"),

@@ -1,6 +1,10 @@
 //! The credential that a request carries, taken from its headers without judging it.
 //! Accepted: `Authorization: Bearer X`, `Authorization: X`, `X-API-Key: X`. Two that differ are a conflict, never a
-//! choice: a proxy and we could choose differently.
+//! choice: a proxy and we could choose differently. Only the routes of the second seed, `by_precedence`, take the first that
+//! is there, as its clients were promised, and a `?token=X` where a browser can set no header.
+//! Must never: show a credential, be it in its `Debug`.
+
+use std::fmt;
 
 /// Longer values are refused before anything is computed from them. Our longest token has about 800 bytes.
 pub const CREDENTIAL_BYTES_MAX: usize = 2048;
@@ -15,12 +19,24 @@ pub enum AuthError {
     Refused,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Presented<'a> {
     found: Found<'a>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// Without the secret.
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.found {
+            Found::Nothing => "Nothing",
+            Found::Secret(_) => "Secret",
+            Found::Malformed => "Malformed",
+            Found::Conflict => "Conflict",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Default)]
 enum Found<'a> {
     #[default]
     Nothing,
@@ -32,6 +48,27 @@ enum Found<'a> {
 impl<'a> Presented<'a> {
     pub fn none() -> Presented<'a> {
         Presented::default()
+    }
+
+    /// For `/v1/*`: the first of `Authorization`, `X-API-Key` and the query's `token` that is there. One that is bad is not
+    /// passed over for another.
+    pub fn by_precedence(
+        authorization: Option<&'a [u8]>,
+        api_key: Option<&'a [u8]>,
+        query: Option<&'a str>,
+    ) -> Presented<'a> {
+        let none = Presented::none();
+        match (authorization, api_key) {
+            (Some(value), _) => none.authorization(value),
+            (None, Some(value)) => none.api_key(value),
+            (None, None) => none.tokens(query.unwrap_or_default()),
+        }
+    }
+
+    /// Takes each `token` of a query string as it stands: no key of ours has a character that a query encodes.
+    fn tokens(self, query: &'a str) -> Presented<'a> {
+        let values = query.split('&').filter_map(|pair| pair.strip_prefix("token="));
+        values.fold(self, |presented, value| presented.add(value.as_bytes()))
     }
 
     /// Takes the value of an `Authorization` header. Call it for each one that the request has.
@@ -98,6 +135,36 @@ mod tests {
         check(&[], &["abc"], Ok("abc"));
         check(&["Bearer abc"], &["abc"], Ok("abc"));
         check(&["Bearer abc", "abc"], &["abc"], Ok("abc"));
+    }
+
+    #[test]
+    fn the_second_seeds_routes_take_the_first_that_is_there() {
+        let check = |authorization: Option<&str>, api_key: Option<&str>, query: Option<&str>, expected| {
+            let presented =
+                Presented::by_precedence(authorization.map(str::as_bytes), api_key.map(str::as_bytes), query);
+            let expected: Result<&str, AuthError> = expected;
+            assert_eq!(presented.secret(), expected.map(str::as_bytes), "{authorization:?} {api_key:?} {query:?}");
+        };
+        check(Some("Bearer a"), Some("b"), Some("token=c"), Ok("a"));
+        check(Some("a"), Some("b"), Some("token=c"), Ok("a"));
+        check(None, Some("b"), Some("token=c"), Ok("b"));
+        check(None, None, Some("token=c"), Ok("c"));
+        check(None, None, Some("x=1&token=c&y"), Ok("c"));
+        check(None, None, Some("token=c&token=c"), Ok("c"));
+        check(Some("Basic dXNlcjpwYXNz"), Some("b"), Some("token=c"), Err(AuthError::Refused));
+        check(Some(""), Some("b"), None, Err(AuthError::Refused));
+        check(None, Some(""), Some("token=c"), Err(AuthError::Refused));
+        check(None, None, Some("token=c&token=d"), Err(AuthError::Conflicting));
+        check(None, None, Some("token="), Err(AuthError::Refused));
+        check(None, None, Some("token=a%20b"), Ok("a%20b"));
+        check(None, None, Some("Token=c&xtoken=c"), Err(AuthError::Missing));
+        check(None, None, None, Err(AuthError::Missing));
+    }
+
+    #[test]
+    fn a_credential_is_never_shown() {
+        let presented = Presented::by_precedence(None, None, Some("token=feed1e11"));
+        assert!(presented.secret().is_ok() && !format!("{presented:?}").contains("feed"));
     }
 
     #[test]

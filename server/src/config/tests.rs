@@ -55,6 +55,7 @@ fn every_setting_is_accepted_from_every_place() {
         ("bootstrap_key", "sixteen-letters!"),
         ("bootstrap_key_file", "/b"),
         ("cores", "4"),
+        ("cors_origins", "https://shop.example, http://localhost:8080"),
         ("data_dir", "/d"),
         ("durability", "interval:10ms"),
         ("http", "localhost:0"),
@@ -89,6 +90,7 @@ fn every_setting_is_accepted_from_every_place() {
     assert_eq!((by_flag.http.to_string().as_str(), by_flag.segment_bytes), ("127.0.0.1:0", 64 << 20));
     assert_eq!((by_flag.syslog_workspace, by_flag.shards), (Some(Tenant(7)), Some(8)));
     assert!(by_flag.to_string().contains(" trusted_proxies=10.0.0.0/8,192.0.2.1/32,::1/128 "), "{by_flag}");
+    assert!(by_flag.to_string().contains(" cors_origins=https://shop.example,http://localhost:8080 "), "{by_flag}");
     assert!(!by_flag.to_string().contains("sixteen"), "{by_flag}");
     assert!(!format!("{by_flag:?}").contains("sixteen"));
 }
@@ -134,6 +136,7 @@ fn bad_values_name_the_place_and_what_would_be_right() {
     }
     refused(&[("sync", "fsync")], &[], None, "--sync");
     refused(&[("io", "epoll")], &[], None, "--io");
+    refused(&[("cors_origins", "shop.example")], &[], None, "--cors-origins: \"shop.example\" is not an origin");
     refused(&[("data_dir", "")], &[], None, "--data-dir");
     refused(&[("syslog_workspace", "0")], &[], None, "--syslog-workspace");
     refused(&[("onboard_per_hour", "many")], &[], None, "--onboard-per-hour");

@@ -37,10 +37,11 @@ use crate::handle::routes::{self, Access, Admitted, Endpoint, Noticed, Who};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
+use crate::wire::cors::{self, Cors};
 use crate::wire::forwarded::TrustedProxies;
 use crate::wire::http::Head;
 use crate::wire::params::CursorKey;
-use crate::wire::response::{HeaderValue, ReplyTo, Response};
+use crate::wire::response::ReplyTo;
 use crate::wire::status::{ErrorCode, Problem};
 
 /// What a connection keeps of a head while the body arrives.
@@ -69,6 +70,7 @@ pub struct CoreHost {
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
     trusted_proxies: TrustedProxies,
+    cors: Cors,
     notes: Notes,
     mailbox: Mailbox,
     acks: Arc<Acks>,
@@ -105,6 +107,7 @@ impl CoreHost {
             counts: Counts::new(),
             rates: setup.rates,
             trusted_proxies: setup.trusted_proxies,
+            cors: setup.cors,
             notes: Notes::default(),
             mailbox: setup.mailbox,
             acks: setup.acks,
@@ -285,7 +288,8 @@ pub(super) fn refuse(problem: &Problem, asked: &Asked, answer: &mut Vec<u8>) -> 
 impl Service for CoreHost {
     type Context = Context;
 
-    fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &ReplyTo) -> Decision<Admitted> {
+    fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &mut ReplyTo) -> Decision<Admitted> {
+        reply.cors = self.cors.headers(head);
         let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
         if let Some(tenant) = decided.tenant
             && let Err(problem) = self.check_rate(tenant, head)
@@ -353,9 +357,7 @@ impl Service for CoreHost {
                 Handled::Now
             }
             (Endpoint::Methods(allow), _) => {
-                let mut response = Response::begin(answer, 204, &asked.reply);
-                response.header("Allow", &HeaderValue::from_static(allow));
-                response.without_body();
+                cors::respond_to_options(answer, &asked.reply, &request.head, allow);
                 Handled::Now
             }
         }

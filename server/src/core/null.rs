@@ -38,7 +38,7 @@ struct Null {
 impl Service for Null {
     type Context = ();
 
-    fn decide(&mut self, _head: &Head<'_>, _peer: IpAddr, _reply: &ReplyTo) -> Decision<()> {
+    fn decide(&mut self, _head: &Head<'_>, _peer: IpAddr, _reply: &mut ReplyTo) -> Decision<()> {
         Decision::Accept { body_bytes_max: BODY_BYTES_MAX, context: () }
     }
 

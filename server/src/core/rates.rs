@@ -153,6 +153,7 @@ fn failures_policy(policy: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::cors::CorsHeaders;
     use crate::wire::response::{Persistence, ReplyTo, RequestId};
 
     fn answer(problem: &Problem) -> String {
@@ -161,6 +162,7 @@ mod tests {
             persistence: Persistence::KeepAlive,
             head_only: false,
             may_chunk: true,
+            cors: CorsHeaders::default(),
         };
         let mut out = Vec::new();
         problem.respond(&mut out, &reply);

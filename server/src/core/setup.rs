@@ -14,6 +14,7 @@ use crate::auth::delta::Delta;
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::mailbox::{Address, Mailbox};
 use crate::core::rates::Rates;
+use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
 /// Everything a core needs. Built on the starting thread, moved to the core's own.
@@ -42,6 +43,8 @@ pub struct CoreSetup {
     /// One for all cores.
     pub rates: Arc<Rates>,
     pub trusted_proxies: TrustedProxies,
+    /// Which web pages may read answers.
+    pub cors: Cors,
     /// Key of the cursors that queries hand out, the same on every core and after every restart.
     pub cursor_secret: [u8; 32],
     /// Told once, when the core's shards are open and it accepts, or why it cannot.

@@ -25,6 +25,7 @@ use crate::core::mailbox::{Address, Message, mailbox};
 use crate::core::rates::Rates;
 use crate::core::run;
 use crate::core::setup::CoreSetup;
+use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
 /// Nothing here waits for it to pass; a test that hangs ends by it.
@@ -105,6 +106,7 @@ impl Server {
                 control: control.handle(),
                 rates: Arc::clone(&rates),
                 trusted_proxies: TrustedProxies::default(),
+                cors: Cors::default(),
                 cursor_secret: [7; 32],
                 started,
                 version: "0.0.0",

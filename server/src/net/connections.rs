@@ -28,7 +28,7 @@ pub trait Service {
     /// What is learnt from a head and kept until its body is here.
     type Context;
 
-    fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &ReplyTo) -> Decision<Self::Context>;
+    fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &mut ReplyTo) -> Decision<Self::Context>;
 
     /// Takes one whole request. `answer` is empty; what is written there leaves if the request was answered at once.
     fn handle(

@@ -19,6 +19,7 @@ use crate::limits::{
     UNSENT_BYTES_MAX, WRITE_RATE_BYTES_PER_SECOND_MIN, WRITE_STALL_US,
 };
 use crate::wire::chunked::ChunkDecoder;
+use crate::wire::cors::CorsHeaders;
 use crate::wire::http::{BodyFraming, Head, HeadIndex, HeadLimits, HeadScan, HttpError, Method, Version, parse_extent};
 use crate::wire::response::{CONTINUE, Persistence, ReplyTo, RequestId};
 use crate::wire::status::{ErrorCode, Problem};
@@ -226,7 +227,7 @@ impl<T> Http1<T> {
         &'s mut self,
         input: &mut &'i [u8],
         now_us: u64,
-        mut decide: impl FnMut(&Head<'_>, &ReplyTo) -> Decision<T>,
+        mut decide: impl FnMut(&Head<'_>, &mut ReplyTo) -> Decision<T>,
     ) -> Step<'s, T> {
         assert!(self.lent_len.is_none() || input.is_empty(), "two receives at once");
         self.release();
@@ -523,7 +524,7 @@ impl<T> Http1<T> {
         &mut self,
         input: &mut &'i [u8],
         now_us: u64,
-        decide: &mut impl FnMut(&Head<'_>, &ReplyTo) -> Decision<T>,
+        decide: &mut impl FnMut(&Head<'_>, &mut ReplyTo) -> Decision<T>,
     ) -> Turn<'i, T> {
         if self.is_full() {
             self.head_since_us = None;
@@ -550,8 +551,9 @@ impl<T> Http1<T> {
         };
         let (index, reply, decision) = match parse_extent(bytes, extent, &HeadLimits::SERVER) {
             Ok(head) => {
-                let reply = self.reply_to(&head, now_us);
-                (*head.index(), reply, decide(&head, &reply))
+                let mut reply = self.reply_to(&head, now_us);
+                let decision = decide(&head, &mut reply);
+                (*head.index(), reply, decision)
             }
             Err(error) => return self.refuse(error, now_us),
         };
@@ -902,6 +904,7 @@ impl<T> Http1<T> {
             },
             head_only: head.method() == Method::Head,
             may_chunk: head.version() == Version::Http11,
+            cors: CorsHeaders::default(),
         }
     }
 
@@ -924,7 +927,13 @@ impl<T> Http1<T> {
     /// Answers a head whose rules are broken. Where the next request begins is unknown, so this is the last answer.
     fn refuse<'i>(&mut self, error: HttpError, now_us: u64) -> Turn<'i, T> {
         let request_id = self.make_request_id(self.next_sequence(), now_us);
-        let reply = ReplyTo { request_id, persistence: Persistence::Close, head_only: false, may_chunk: true };
+        let reply = ReplyTo {
+            request_id,
+            persistence: Persistence::Close,
+            head_only: false,
+            may_chunk: true,
+            cors: CorsHeaders::default(),
+        };
         let sequence = self.open_slot();
         self.refuse_slot(sequence, &error.into(), reply)
     }

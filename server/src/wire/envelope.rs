@@ -6,6 +6,7 @@
 //! ```text
 //! {"event_type":"order.paid","entity_id":"order-7","payload":{...},"metadata":{...},"expected_version":4,"tenant_id":"acme"}
 //! {"events":[{...},{...}]}
+//! {...}\n{...}\n                as JSON lines, to the second of the two
 //! ```
 //! Unknown keys are validated and ignored, however often they stand there. A known key may stand there once.
 
@@ -18,6 +19,7 @@ use ringlog_engine::limits::BATCH_EVENTS_MAX;
 
 use super::json::{JsonError, Kind, Scanner, Text, Value, as_text};
 use super::json_simd::{Level, Window};
+use super::split::{Line, LineSplit};
 
 /// Longest event type and entity of this surface, in bytes; the first seed's rule.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
@@ -161,6 +163,15 @@ impl EnvelopeError {
         }
     }
 
+    /// The error of a piece that begins at `offset`, as one of the whole body.
+    fn behind(mut self, offset: usize) -> EnvelopeError {
+        self.at += offset;
+        if let Fault::Json(error) = &mut self.fault {
+            error.at += offset;
+        }
+        self
+    }
+
     /// The field that is wrong, by its name on the wire.
     pub fn field(&self) -> Option<&'static str> {
         let field = match &self.fault {
@@ -275,6 +286,17 @@ pub fn parse_batch(
     parse_batch_with(Level::best(), body, tenant_id, scratch, batch)
 }
 
+/// Appends the events of `body`, one to a line, to `batch`, in their order, and returns how many. Blank lines count for
+/// nothing. All or nothing, as a batch is: after an error the batch holds the events before it, so reset it.
+pub fn parse_lines(
+    body: &[u8],
+    tenant_id: &str,
+    scratch: &mut Scratch,
+    batch: &mut EventBatch,
+) -> Result<usize, EnvelopeError> {
+    parse_lines_with(Level::best(), body, tenant_id, scratch, batch)
+}
+
 fn parse_event_with(
     level: Level,
     body: &[u8],
@@ -344,6 +366,51 @@ fn parse_batch_with(
         Some(0) => Err(refuse(None, end - 1, Fault::NoEvents)),
         Some(count) => Ok(count),
     }
+}
+
+fn parse_lines_with(
+    level: Level,
+    body: &[u8],
+    tenant_id: &str,
+    scratch: &mut Scratch,
+    batch: &mut EventBatch,
+) -> Result<usize, EnvelopeError> {
+    let mut fields = EventFields::default();
+    let mut count = 0;
+    for line in LineSplit::of(body) {
+        if count == BATCH_EVENTS_MAX {
+            return Err(refuse(None, line.at, Fault::TooManyEvents));
+        }
+        parse_line(level, &line, count, tenant_id, scratch, &mut fields, batch)
+            .map_err(|error| error.behind(line.at))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(refuse(None, body.len(), Fault::NoEvents));
+    }
+    Ok(count)
+}
+
+/// Offsets in the error are those in the line.
+fn parse_line(
+    level: Level,
+    line: &Line<'_>,
+    index: usize,
+    tenant_id: &str,
+    scratch: &mut Scratch,
+    fields: &mut EventFields,
+    batch: &mut EventBatch,
+) -> Result<(), EnvelopeError> {
+    let json = |error| bad_json(Some(index), error);
+    let Scratch { window, names } = scratch;
+    let text = line.text.map_err(json)?;
+    let mut scanner = Scanner::with_level(text, window, level);
+    if is_other_value(scanner.peek(), b'{') {
+        return Err(wrong_shape(Some(index), scanner.at(), "an event object"));
+    }
+    scan_event(&mut scanner, text, &mut names.key, Some(index), fields)?;
+    scanner.finish().map_err(json)?;
+    push_event(text, fields, tenant_id, names, batch, Some(index))
 }
 
 /// Where the parts of one event stand.
@@ -547,7 +614,7 @@ fn expect_version(body: &str, value: Value, index: Option<usize>) -> Result<Vers
 
 /// Something begins there that could be a value, but of another kind. Anything else is the scanner's to refuse.
 #[inline(always)]
-fn is_other_value(byte: u8, wanted: u8) -> bool {
+pub(super) fn is_other_value(byte: u8, wanted: u8) -> bool {
     byte != wanted && matches!(byte, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n')
 }
 
@@ -727,6 +794,71 @@ mod tests {
             1
         );
         assert_eq!(many(sample_batch(1000)).unwrap().event_count(), 1000);
+    }
+
+    fn lines(body: impl AsRef<[u8]>) -> Result<EventBatch, EnvelopeError> {
+        on_every_level(body.as_ref(), |level, body, batch| {
+            parse_lines_with(level, body, "acme", &mut Scratch::default(), batch)
+        })
+    }
+
+    #[test]
+    fn json_lines_are_the_batch_of_their_lines() {
+        let batch = r#"{"events":[{"event_type":"a","entity_id":"1","payload":{"x":"\n"}},
+            {"payload":2,"event_type":"b","entity_id":"2","expected_version":5},{"event_type":"a","entity_id":"1","payload":3}]}"#;
+        let one_each = "{\"event_type\":\"a\",\"entity_id\":\"1\",\"payload\":{\"x\":\"\\n\"}}\r\n\n \t\r\n\
+            \x20{\"payload\":2,\"event_type\":\"b\",\"entity_id\":\"2\",\"expected_version\":5}\n\
+            {\"event_type\":\"a\",\"entity_id\":\"1\",\"payload\":3}";
+        let expected = events(&many(batch).unwrap());
+        assert_eq!(events(&lines(one_each).unwrap()), expected);
+        assert_eq!(events(&lines(format!("{one_each}\n")).unwrap()), expected);
+        assert_eq!(lines(r#"{"event_type":"a","entity_id":"1","payload":3}"#).unwrap().event_count(), 1);
+    }
+
+    #[test]
+    fn a_bad_line_refuses_all_of_them_and_is_named() {
+        use FaultClass::*;
+        let good = r#"{"event_type":"t","entity_id":"e","payload":1}"#;
+        let second = |line: &str| lines(format!("{good}\n\n{line}\n{good}"));
+        refused(second("[]"), InvalidEvent, 48, "event 1: expected an event object at byte 48");
+        refused(second(&format!("{good}{good}")), InvalidJson, 94, "event 1: expected the end of the body at byte 94");
+        refused(second("{"), InvalidJson, 49, "event 1: expected a key in quotes at byte 49, where the body ends");
+        refused(
+            second(&good.replace("\"t\"", "\"T\"")),
+            InvalidEvent,
+            62,
+            "event 1: event_type \"T\" has upper-case letters; use lower case, digits, '.' and '_'",
+        );
+        let error = lines([good.as_bytes(), b"\n\"\xff\""].concat()).map(|batch| batch.event_count()).unwrap_err();
+        assert_eq!((error.event_index, error.at, error.class()), (Some(1), 48, InvalidJson));
+        for empty in ["", "\n", " \r\n\t\n"] {
+            refused(lines(empty), InvalidEvent, empty.len(), "events is empty; send at least one event");
+        }
+        let many_lines = |count: usize| vec![good; count].join("\n");
+        assert_eq!(lines(many_lines(10_000)).unwrap().event_count(), 10_000);
+        let text = "more than 10000 events in one request; send them in smaller batches";
+        refused(lines(many_lines(10_001)), TooLarge, 470_000, text);
+    }
+
+    #[test]
+    fn no_cut_or_changed_line_is_a_panic() {
+        let body = String::from_utf8(sample_batch(3)).unwrap();
+        let body = body[11..body.len() - 2].replace("}},{", "}}\n{").into_bytes();
+        let mut scratch = Scratch::default();
+        for cut in 0..body.len() {
+            let whole = body[..cut].ends_with(b"\n") || body[..cut].ends_with(b"}}") && body[cut] == b'\n';
+            let count = parse_lines(&body[..cut], "acme", &mut scratch, &mut new_batch()).unwrap_or(0);
+            assert!(count <= body[..cut].iter().filter(|&&byte| byte == b'\n').count() + usize::from(whole), "{cut}");
+        }
+        for place in 0..body.len() {
+            for byte in [0, b'"', b'\\', b'{', b'\n', b',', b'0', 0x80, 0xff] {
+                let mut changed = body.clone();
+                changed[place] = byte;
+                if let Ok(count) = parse_lines(&changed, "acme", &mut scratch, &mut new_batch()) {
+                    assert_eq!(count, 3);
+                }
+            }
+        }
     }
 
     /// Fills the blanks of a good event: the type, the entity and what follows the payload.

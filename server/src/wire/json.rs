@@ -34,7 +34,9 @@ pub enum JsonReason {
     NulEscape,
     Utf8,
     LeadingZero,
-    Depth,
+    Depth {
+        max: u32,
+    },
 }
 
 /// What would have been right.
@@ -82,7 +84,7 @@ impl fmt::Display for JsonError {
             JsonReason::NulEscape => write!(f, "\\u0000 at byte {at} is not accepted"),
             JsonReason::Utf8 => write!(f, "the body is not UTF-8 at byte {at}"),
             JsonReason::LeadingZero => write!(f, "number with a leading zero at byte {at}"),
-            JsonReason::Depth => write!(f, "more than {DEPTH_MAX} levels of nesting at byte {at}"),
+            JsonReason::Depth { max } => write!(f, "more than {max} levels of nesting at byte {at}"),
         }
     }
 }
@@ -172,6 +174,8 @@ pub struct Scanner<'a> {
     stops: u64,
     at: usize,
     depth: u32,
+    /// `depth` before anything was opened: above 0 where fewer levels are allowed.
+    depth_floor: u32,
     /// The open containers, the innermost in the lowest bit: 1 for an object.
     objects: u64,
     /// The innermost container was opened by a `begin_` and has given nothing yet.
@@ -191,7 +195,27 @@ impl<'a> Scanner<'a> {
         let bytes = text.as_bytes();
         window.fill(level, bytes);
         let stops = window.stops(0);
-        Scanner { bytes, window, level, chunk_at: 0, stops, at: 0, depth: 0, objects: 0, is_fresh: false }
+        Scanner {
+            bytes,
+            window,
+            level,
+            chunk_at: 0,
+            stops,
+            at: 0,
+            depth: 0,
+            depth_floor: 0,
+            objects: 0,
+            is_fresh: false,
+        }
+    }
+
+    /// Allows fewer levels than `DEPTH_MAX`. Called before anything is pulled.
+    #[inline]
+    pub fn limit_depth(mut self, depth_max: u32) -> Scanner<'a> {
+        assert!(self.depth == self.depth_floor && 0 < depth_max && depth_max <= DEPTH_MAX);
+        self.depth_floor = DEPTH_MAX - depth_max;
+        self.depth = self.depth_floor;
+        self
     }
 
     /// The next byte that has meaning, 0 at the end. White space before it is passed.
@@ -371,7 +395,7 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     pub fn finish(mut self) -> Result<(), JsonError> {
         self.peek();
-        assert!(self.depth == 0);
+        assert!(self.depth == self.depth_floor);
         if self.at < self.bytes.len() {
             return Err(unexpected(self.bytes, self.at, Expected::End));
         }
@@ -381,7 +405,7 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn open(&mut self, is_object: u64) -> Result<(), JsonError> {
         if self.depth == DEPTH_MAX {
-            return Err(refuse(self.at, JsonReason::Depth));
+            return Err(refuse(self.at, JsonReason::Depth { max: DEPTH_MAX - self.depth_floor }));
         }
         self.depth += 1;
         self.objects = self.objects << 1 | is_object;
@@ -1181,17 +1205,20 @@ mod tests {
     fn depth_has_a_ceiling_and_a_bomb_is_not_read_beyond_it() {
         let nested = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
         assert!(verdict(&nested(64)).is_ok());
-        refused(nested(65), 64, JsonReason::Depth);
+        refused(nested(65), 64, JsonReason::Depth { max: DEPTH_MAX });
         let objects = "{\"a\":".repeat(64) + "1" + &"}".repeat(64);
         assert!(verdict(objects.as_bytes()).is_ok());
-        refused("{\"a\":".repeat(65), 64 * 5, JsonReason::Depth);
+        refused("{\"a\":".repeat(65), 64 * 5, JsonReason::Depth { max: DEPTH_MAX });
         assert!(verdict(b"[{\"a\":[]}]").is_ok());
         let wide = format!("[{}[]]", "[[[]]],".repeat(1000));
         assert!(verdict(wide.as_bytes()).is_ok());
 
         let bomb = vec![b'['; 16 << 20];
         let mut window = Window::default();
-        assert_eq!(validate(&bomb, &mut window), Err(JsonError { at: 64, reason: JsonReason::Depth }));
+        assert_eq!(
+            validate(&bomb, &mut window),
+            Err(JsonError { at: 64, reason: JsonReason::Depth { max: DEPTH_MAX } })
+        );
     }
 
     #[test]
@@ -1249,7 +1276,7 @@ mod tests {
     /// Both oracles and what is known to set us apart from them.
     fn compare(bytes: &[u8]) {
         let ours = verdict(bytes);
-        let stricter = matches!(ours, Err(JsonError { reason: JsonReason::Depth | JsonReason::NulEscape, .. }));
+        let stricter = matches!(ours, Err(JsonError { reason: JsonReason::Depth { .. } | JsonReason::NulEscape, .. }));
         if stricter {
             return;
         }

@@ -5,15 +5,20 @@
 
 pub mod answer;
 pub mod chunked;
+pub mod cors;
 pub mod envelope;
 pub mod forwarded;
 pub mod frame;
 pub mod http;
+pub mod inflate;
 pub mod json;
 pub mod json_simd;
+pub mod lines;
 pub mod otlp;
 pub mod params;
 pub mod response;
+pub mod shipper;
+mod split;
 pub mod status;
 pub mod syslog;
 pub mod time;

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use super::cors::CorsHeaders;
+
 /// What an answer needs to know about its request. Small and owned, so that it travels with work that is not done yet.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyTo {
@@ -15,6 +17,8 @@ pub struct ReplyTo {
     pub head_only: bool,
     /// HTTP/1.1; a 1.0 client reads a stream to the end of the connection instead.
     pub may_chunk: bool,
+    /// What the page that asked may know of the answer.
+    pub cors: CorsHeaders,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +166,7 @@ impl<'o> Response<'o> {
         out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\nX-Request-Id: ");
         out.extend_from_slice(reply.request_id.as_bytes());
         out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(reply.cors.as_bytes());
         if reply.persistence == Persistence::Close {
             out.extend_from_slice(b"Connection: close\r\n");
         }
@@ -442,7 +447,7 @@ mod tests {
 
     fn reply(persistence: Persistence) -> ReplyTo {
         let request_id = RequestId::from_client(b"r").unwrap();
-        ReplyTo { request_id, persistence, head_only: false, may_chunk: true }
+        ReplyTo { request_id, persistence, head_only: false, may_chunk: true, cors: CorsHeaders::default() }
     }
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {

@@ -19,11 +19,17 @@ pub enum ErrorCode {
     InvalidParameter,
     InvalidView,
     CursorMismatch,
+    /// Of `/v1/*`: no line that is not blank.
+    EmptyBody,
+    /// Of `/v1/*`: no line that is good.
+    ParseError,
     Unauthorized,
     InvalidCredentials,
     QuotaExceeded,
     Forbidden,
     TenantForbidden,
+    /// Of `/v1/ingest`: the key in the body is another than the one beside it.
+    ApiKeyMismatch,
     TenantSuspended,
     NotFound,
     MethodNotAllowed,
@@ -37,6 +43,8 @@ pub enum ErrorCode {
     ReadOnlyNode,
     LengthRequired,
     BodyTooLarge,
+    /// `BodyTooLarge` and `TooManyEvents` on `/v1/*`.
+    PayloadTooLarge,
     TooManyEvents,
     UriTooLong,
     UnsupportedMediaType,
@@ -50,6 +58,8 @@ pub enum ErrorCode {
     DataDamaged,
     NotImplemented,
     Overloaded,
+    /// What passes by itself, on `/v1/*`.
+    ServiceUnavailable,
     OutcomeUnknown,
     /// A shard latched after a failed write.
     ReadOnly,
@@ -79,7 +89,7 @@ const fn row(code: &'static str, status: u16, retry: Retry, fix: &'static str) -
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 49] = [
         Self::BadRequest,
         Self::BadFraming,
         Self::InvalidJson,
@@ -89,11 +99,14 @@ impl ErrorCode {
         Self::InvalidParameter,
         Self::InvalidView,
         Self::CursorMismatch,
+        Self::EmptyBody,
+        Self::ParseError,
         Self::Unauthorized,
         Self::InvalidCredentials,
         Self::QuotaExceeded,
         Self::Forbidden,
         Self::TenantForbidden,
+        Self::ApiKeyMismatch,
         Self::TenantSuspended,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -106,6 +119,7 @@ impl ErrorCode {
         Self::ReadOnlyNode,
         Self::LengthRequired,
         Self::BodyTooLarge,
+        Self::PayloadTooLarge,
         Self::TooManyEvents,
         Self::UriTooLong,
         Self::UnsupportedMediaType,
@@ -119,6 +133,7 @@ impl ErrorCode {
         Self::DataDamaged,
         Self::NotImplemented,
         Self::Overloaded,
+        Self::ServiceUnavailable,
         Self::OutcomeUnknown,
         Self::ReadOnly,
         Self::ShuttingDown,
@@ -139,11 +154,14 @@ impl ErrorCode {
             Self::InvalidParameter => row("invalid_parameter", 400, Never, "correct the parameter that `param` names"),
             Self::InvalidView => row("invalid_view", 400, Never, "correct the view's definition; `detail` names the part that is wrong"),
             Self::CursorMismatch => row("cursor_mismatch", 400, Never, "start again without the cursor, or use it with the query it came from"),
+            Self::EmptyBody => row("empty_body", 400, Never, "send at least one line"),
+            Self::ParseError => row("parse_error", 400, Never, "correct the line that the message is about"),
             Self::Unauthorized => row("unauthorized", 401, Never, "send a valid key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"),
             Self::InvalidCredentials => row("invalid_credentials", 401, Never, "check the name and the password"),
             Self::QuotaExceeded => row("quota_exceeded", 402, Never, "raise the tenant's quota, or wait for the next month"),
             Self::Forbidden => row("forbidden", 403, Never, "use a key whose role has the permission that the message names"),
             Self::TenantForbidden => row("tenant_forbidden", 403, Never, "leave the tenant out, or name the one that the key belongs to"),
+            Self::ApiKeyMismatch => row("api_key_mismatch", 403, Never, "send the same key in the body and beside it"),
             Self::TenantSuspended => row("tenant_suspended", 403, Never, "ask the operator to activate the tenant"),
             Self::NotFound => row("not_found", 404, Never, "check the path and the id"),
             Self::MethodNotAllowed => row("method_not_allowed", 405, Never, "use a method that the Allow header lists"),
@@ -156,6 +174,7 @@ impl ErrorCode {
             Self::ReadOnlyNode => row("read_only", 409, Never, "write to the leader"),
             Self::LengthRequired => row("length_required", 411, Never, "send Content-Length or `Transfer-Encoding: chunked`"),
             Self::BodyTooLarge => row("body_too_large", 413, Never, "send less at once; `limit` is the most that is taken"),
+            Self::PayloadTooLarge => row("payload_too_large", 413, Never, "send less at once; `limit` is the most that is taken"),
             Self::TooManyEvents => row("too_many_events", 413, Never, "send fewer events at once; `limit` is the most that is taken"),
             Self::UriTooLong => row("uri_too_long", 414, Never, "shorten the query string, or send it as a body"),
             Self::UnsupportedMediaType => row("unsupported_media_type", 415, Never, "send a content type that the Accept header lists"),
@@ -169,6 +188,7 @@ impl ErrorCode {
             Self::DataDamaged => row("data_damaged", 500, Never, "ask the operator to run `ringlog verify`"),
             Self::NotImplemented => row("not_implemented", 501, Never, "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS"),
             Self::Overloaded => row("overloaded", 503, After(1), "retry after the time in Retry-After"),
+            Self::ServiceUnavailable => row("service_unavailable", 503, After(1), "retry after the time in Retry-After"),
             Self::OutcomeUnknown => row("outcome_unknown", 503, Never, "read before writing again: the write may or may not be stored"),
             Self::ReadOnly => row("read_only", 503, Never, "ask the operator: a disk refused a write, and the shard waits for a restart"),
             Self::ShuttingDown => row("shutting_down", 503, After(2), "retry; the server is restarting"),
@@ -241,6 +261,11 @@ impl Problem {
 
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The same refusal under the code that another surface has for it.
+    pub fn renamed(self, code: ErrorCode) -> Self {
+        Self { code, retry_after_s: self.retry_after_s.or(code.retry_after_s()), ..self }
     }
 
     /// Instead of the table's sentence.
@@ -414,6 +439,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::wire::cors::CorsHeaders;
     use crate::wire::response::{Persistence, RequestId};
 
     fn reply() -> ReplyTo {
@@ -422,6 +448,7 @@ mod tests {
             persistence: Persistence::KeepAlive,
             head_only: false,
             may_chunk: true,
+            cors: CorsHeaders::default(),
         }
     }
 

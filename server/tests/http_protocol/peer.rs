@@ -46,12 +46,12 @@ impl Peer {
         self.feed_deciding(bytes, |_, _| Decision::Accept { body_bytes_max, context: body_bytes_max });
     }
 
-    pub fn feed_deciding(&mut self, bytes: &[u8], decide: impl FnMut(&Head<'_>, &ReplyTo) -> Decision<usize>) {
+    pub fn feed_deciding(&mut self, bytes: &[u8], decide: impl FnMut(&Head<'_>, &mut ReplyTo) -> Decision<usize>) {
         self.step_all(bytes, decide);
         self.send();
     }
 
-    pub fn step_all(&mut self, bytes: &[u8], mut decide: impl FnMut(&Head<'_>, &ReplyTo) -> Decision<usize>) {
+    pub fn step_all(&mut self, bytes: &[u8], mut decide: impl FnMut(&Head<'_>, &mut ReplyTo) -> Decision<usize>) {
         // The memory is gone after the call, as a provided buffer would be.
         let owned = bytes.to_vec();
         let mut input = &owned[..];
