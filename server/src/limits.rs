@@ -290,3 +290,15 @@ pub const CLOSE_WITHIN_US: u64 = 2 * SECOND_US;
 const _: () = assert!(WHEEL_SLOT_COUNT.is_power_of_two() && WHEEL_SLOT_COUNT.is_multiple_of(64));
 const _: () = assert!(BODY_DEADLINE_US < WHEEL_TICK_US * WHEEL_SLOT_COUNT as u64);
 const _: () = assert!(BODY_GRACE_US < BODY_DEADLINE_US);
+
+/// Of what was refused, in the tenant's rejects.
+pub const REJECT_SAMPLE_BYTES: usize = 1024;
+/// Rejects that a core keeps of one tenant: so many at once, and then so many a second. What is beyond is counted, and
+/// told with the next one that is kept.
+pub const REJECTS_BURST: u32 = 100;
+pub const REJECTS_PER_SECOND: u32 = 10;
+/// Rejects of one tenant that are stored in a month, and their bytes for ever.
+pub const REJECTS_PER_MONTH_MAX: u64 = 100_000;
+pub const REJECT_BYTES_STORED_MAX: u64 = 256 << 20;
+/// Tenants whose rejects a core paces at once. The others share one pace.
+pub const REJECTED_TENANTS_MAX: usize = 4096;

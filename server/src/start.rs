@@ -41,6 +41,7 @@ use crate::config::{Config, Durability, IoChoice, SyncPrimitive};
 use crate::core;
 use crate::core::mailbox::{Address, Message, mailbox};
 use crate::core::rates::Rates;
+use crate::core::rejects::RejectCounts;
 use crate::core::setup::{CoreSetup, CoreStarted};
 use crate::first_run::{FirstRun, Style};
 use crate::listeners::{ListenError, bind_udp, listen_tcp};
@@ -331,6 +332,7 @@ impl Server {
             ControlThread::start(catalog.control, publish, Arc::clone(&acks), ACKNOWLEDGE_WITHIN).map_err(no_thread)?;
         let snapshot = Arc::new(catalog.snapshot);
         let rates = Arc::new(Rates::default());
+        let reject_counts = Arc::new(RejectCounts::default());
         let shard_owners: Arc<[usize]> = (0..dir.shard_count() as usize).map(|shard| shard % config.cores).collect();
         let cpus = cpus_to_pin(config.cores);
         // A core reports once, and its end may be a second report.
@@ -354,6 +356,7 @@ impl Server {
                 acks: Arc::clone(&acks),
                 control: control.handle(),
                 rates: Arc::clone(&rates),
+                reject_counts: Arc::clone(&reject_counts),
                 trusted_proxies: config.trusted_proxies.clone(),
                 cors: config.cors_origins.clone(),
                 cursor_secret: catalog.cursor_secret,

@@ -26,14 +26,15 @@ use crate::core::notes::Notes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::rates::Rates;
+use crate::core::rejects::{RejectCounts, Rejects};
 use crate::core::setup::CoreSetup;
 use crate::core::shards::{OwnedShards, SearchFrom, ShardsOutcome};
 use crate::core::turns::{Host, Moment, Next, Pace};
 use crate::core::usage::Counts;
-use crate::handle::events::Shape;
 use crate::handle::health::{self, Health};
 use crate::handle::query::QueryKeys;
-use crate::handle::routes::{self, Access, Admitted, Endpoint, Noticed, Who};
+use crate::handle::routes::{self, Access, Admitted, Decided, Endpoint, Noticed, Who};
+use crate::handle::sources::{self, shadow_of};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
@@ -69,6 +70,8 @@ pub struct CoreHost {
     pub(super) controls: Controls,
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
+    pub(super) rejects: Rejects,
+    pub(super) reject_counts: Arc<RejectCounts>,
     trusted_proxies: TrustedProxies,
     cors: Cors,
     notes: Notes,
@@ -106,6 +109,8 @@ impl CoreHost {
             controls: Controls::default(),
             counts: Counts::new(),
             rates: setup.rates,
+            rejects: Rejects::default(),
+            reject_counts: setup.reject_counts,
             trusted_proxies: setup.trusted_proxies,
             cors: setup.cors,
             notes: Notes::default(),
@@ -134,6 +139,7 @@ impl CoreHost {
             Message::Append { from, ticket, shard, slot, generation, batch } => {
                 self.append_for_peer(from, ticket, shard, (slot, generation), batch);
             }
+            Message::Rejected { shard, batch } => self.append_rejects(shard, batch),
             Message::Appended { ack } => self.appended(ack, connections),
             Message::AppendRevoked { ticket, batch } => self.append_revoked(ticket, batch, connections),
             Message::Search { from, ticket, shard, request } => {
@@ -193,6 +199,27 @@ impl CoreHost {
         }
     }
 
+    /// Holds what was decided against rates, and tells of what is worth it.
+    fn let_in(
+        &mut self,
+        decided: Decided,
+        head: &Head<'_>,
+        peer: IpAddr,
+        reply: &ReplyTo,
+    ) -> Result<(usize, Admitted), Problem> {
+        if let Some(tenant) = decided.tenant {
+            self.check_rate(tenant, head)?;
+        }
+        if let Some(noticed) = decided.noticed {
+            let client = self.trusted_proxies.client_of(peer, head);
+            self.notice(&noticed, client, reply.request_id.as_str());
+            if noticed.kind == NoteKind::AuthenticationFailed {
+                self.check_guesses(client)?;
+            }
+        }
+        decided.outcome
+    }
+
     /// Answers what was refused at once. Who named another's tenant is told of.
     fn settle(
         &mut self,
@@ -216,7 +243,7 @@ impl CoreHost {
             };
             self.note_denial(reached, asked);
         }
-        refuse(&problem, asked, answer)
+        refuse(&sources::worded(*problem, &request.head), asked, answer)
     }
 
     fn health(&self) -> Health<'_> {
@@ -291,23 +318,9 @@ impl Service for CoreHost {
     fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &mut ReplyTo) -> Decision<Admitted> {
         reply.cors = self.cors.headers(head);
         let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
-        if let Some(tenant) = decided.tenant
-            && let Err(problem) = self.check_rate(tenant, head)
-        {
-            return Decision::Reject(Box::new(problem));
-        }
-        if let Some(noticed) = decided.noticed {
-            let client = self.trusted_proxies.client_of(peer, head);
-            self.notice(&noticed, client, reply.request_id.as_str());
-            if noticed.kind == NoteKind::AuthenticationFailed
-                && let Err(problem) = self.check_guesses(client)
-            {
-                return Decision::Reject(Box::new(problem));
-            }
-        }
-        match decided.outcome {
+        match self.let_in(decided, head, peer, reply) {
             Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
-            Err(problem) => Decision::Reject(Box::new(problem)),
+            Err(problem) => Decision::Reject(Box::new(sources::worded(problem, head))),
         }
     }
 
@@ -320,16 +333,18 @@ impl Service for CoreHost {
     ) -> Handled {
         let who = std::mem::replace(&mut request.context.who, Who::Anyone);
         match (request.context.endpoint, who) {
-            (Endpoint::Event, Who::Tenant(access)) => {
-                let outcome = self.append(asked, Shape::One, &access, request.body);
-                self.settle(outcome, &asked, &access, peer, &request, answer)
-            }
-            (Endpoint::EventBatch, Who::Tenant(access)) => {
-                let outcome = self.append(asked, Shape::Many, &access, request.body);
+            (Endpoint::Source(endpoint), Who::Tenant(access)) => {
+                let client = self.trusted_proxies.client_of(peer, &request.head);
+                let outcome = self.append(asked, endpoint, &access, client, &request, answer);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Query, Who::Tenant(access)) => {
                 let outcome = self.query(asked, access.clone(), &request.head);
+                self.settle(outcome, &asked, &access, peer, &request, answer)
+            }
+            (Endpoint::Rejects, Who::Tenant(access)) => {
+                let shadow = Access { tenant: shadow_of(access.tenant), ..access.clone() };
+                let outcome = self.query(asked, shadow, &request.head);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Usage, Who::Tenant(access)) => self.usage(asked, &access, answer),
@@ -341,7 +356,7 @@ impl Service for CoreHost {
                 let client = self.trusted_proxies.client_of(peer, &request.head);
                 self.account(asked, client, (endpoint, &who), &request, answer)
             }
-            (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query | Endpoint::Usage | Endpoint::Control(_), _) => {
+            (Endpoint::Source(_) | Endpoint::Query | Endpoint::Rejects | Endpoint::Usage | Endpoint::Control(_), _) => {
                 unreachable!("the table of routes says what each of them needs")
             }
             (Endpoint::Onboard, _) => {

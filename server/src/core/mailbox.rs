@@ -40,6 +40,11 @@ pub enum Message {
         batch: EventBatch,
     },
     /// The answer to an `Append` that this core sent.
+    /// Rejects of a tenant in a shard of the receiver. Nobody waits for them.
+    Rejected {
+        shard: ShardNumber,
+        batch: EventBatch,
+    },
     Appended {
         ack: Ack,
     },

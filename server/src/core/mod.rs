@@ -12,6 +12,7 @@ pub mod null;
 mod peers;
 mod queries;
 pub mod rates;
+pub mod rejects;
 pub mod setup;
 mod shards;
 mod slots;

@@ -12,6 +12,7 @@ use ringlog_engine::io::clock::random_u64;
 
 use crate::auth::credentials::TENANTS_MAX;
 use crate::core::host::CoreHost;
+use crate::handle::sources::V1_PREFIX;
 use crate::net::by_address::{AddressRates, BadCredentials, FAILURES_PER_MINUTE, Limited};
 use crate::net::rate_limit::{Rate, Refused};
 use crate::net::tenant_rates::TenantRates;
@@ -25,9 +26,6 @@ const LOGIN_POLICY: &str = "login";
 
 /// Logins and set-ups of one address: each costs a password hash, and a household needs few.
 const LOGIN_RATE: Rate = Rate::new(1, 20).expect("neither is 0");
-
-/// One surface's clients drop what they sent on any 4xx, and try again on a 503.
-const INGEST_PREFIX: &str = "/v1/";
 
 /// Counted by all cores together.
 pub struct Rates {
@@ -110,7 +108,7 @@ fn rate_of(per_second: u64) -> Rate {
 }
 
 fn too_often(path: &str, rate: Rate, refused: Refused) -> Problem {
-    let code = if path.starts_with(INGEST_PREFIX) { ErrorCode::Overloaded } else { ErrorCode::RateLimited };
+    let code = if path.starts_with(V1_PREFIX) { ErrorCode::Overloaded } else { ErrorCode::RateLimited };
     Problem::new(code, "the tenant asks more often than it may")
         .retry_after(refused.retry_after_s())
         .text("scope", "tenant")

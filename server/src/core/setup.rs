@@ -14,6 +14,7 @@ use crate::auth::delta::Delta;
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::mailbox::{Address, Mailbox};
 use crate::core::rates::Rates;
+use crate::core::rejects::RejectCounts;
 use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
@@ -42,6 +43,7 @@ pub struct CoreSetup {
     pub control: ControlHandle,
     /// One for all cores.
     pub rates: Arc<Rates>,
+    pub reject_counts: Arc<RejectCounts>,
     pub trusted_proxies: TrustedProxies,
     /// Which web pages may read answers.
     pub cors: Cors,

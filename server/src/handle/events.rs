@@ -12,7 +12,7 @@ use ringlog_engine::shard::{AppendError, Appended, ReadOnly};
 use crate::handle::usage;
 use crate::limits::EVENT_BYTES_MAX;
 use crate::wire::answer::{Stored, put_stored, put_stored_batch};
-use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event};
+use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event, parse_lines};
 use crate::wire::response::{ContentType, Durability, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
 
@@ -21,6 +21,8 @@ use crate::wire::status::{ErrorCode, Problem};
 pub enum Shape {
     One,
     Many,
+    /// As `Many`, one to a line.
+    Lines,
 }
 
 /// Fills an empty batch from a body. After a refusal it holds something unusable.
@@ -34,6 +36,7 @@ pub fn read(
     match shape {
         Shape::One => parse_event(body, tenant_id, scratch, batch),
         Shape::Many => parse_batch(body, tenant_id, scratch, batch).map(drop),
+        Shape::Lines => parse_lines(body, tenant_id, scratch, batch).map(drop),
     }
     .map_err(|error| refused(&error))
 }
@@ -65,7 +68,7 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, stored: &StoredBatch<'_>, key:
     let mut body = response.body();
     match shape {
         Shape::One => stored.for_each(|event| put_stored(body.buffer(), &event)),
-        Shape::Many => put_stored_batch(body.buffer(), stored),
+        Shape::Many | Shape::Lines => put_stored_batch(body.buffer(), stored),
     }
     body.finish();
 }
@@ -77,7 +80,7 @@ pub fn not_appended(error: AppendError, shape: Shape, batch: &EventBatch) -> Pro
             let problem = Problem::version_conflict(entity_of(batch, event_index), expected.0, current.0);
             match shape {
                 Shape::One => problem,
-                Shape::Many => problem.number("event_index", event_index as u64),
+                Shape::Many | Shape::Lines => problem.number("event_index", event_index as u64),
             }
         }
         AppendError::ReadOnly(ReadOnly::Closing) => {

@@ -8,6 +8,7 @@ mod authorization;
 mod events;
 mod harness;
 mod http;
+mod http_sources;
 mod identity;
 mod keys;
 mod lifecycle;
