@@ -221,8 +221,7 @@ impl ActiveIndex {
     pub fn insert_entity(&mut self, tenant: Tenant, fingerprint: u128, version: Version, position: Position) -> u32 {
         let number = self.entity_entries.len() as u32;
         self.entity_entries.push(EntityEntry { tenant, fingerprint, version, position, last: NO_EVENT });
-        let entries = &self.entity_entries;
-        self.entity_table.insert(fingerprint as u64, number, |n| entries[n as usize].fingerprint as u64);
+        self.entity_table.insert(fingerprint as u64, number);
         number
     }
 
@@ -244,8 +243,7 @@ impl ActiveIndex {
             let number = self.entity_entries.len() as u32 - 1;
             let entry = self.entity_entries[number as usize];
             assert!(entry.last == NO_EVENT);
-            let entries = &self.entity_entries;
-            self.entity_table.remove(entry.fingerprint as u64, number, |n| entries[n as usize].fingerprint as u64);
+            self.entity_table.remove(entry.fingerprint as u64, number);
             self.entity_entries.pop();
         }
     }
@@ -576,8 +574,7 @@ impl ActiveIndex {
             timestamp_min: i64::MAX,
             timestamp_max: i64::MIN,
         });
-        let entries = &self.tenant_entries;
-        self.tenant_table.insert(u64::from(tenant.0), number, |n| u64::from(entries[n as usize].tenant.0));
+        self.tenant_table.insert(u64::from(tenant.0), number);
         number
     }
 
@@ -595,8 +592,7 @@ impl ActiveIndex {
             .expect("a record's type is UTF-8: it was encoded from a str, or checked when read");
         let number = self.type_entries.len() as u32;
         self.type_entries.push(TypeEntry { hash, text: text.into() });
-        let entries = &self.type_entries;
-        self.type_table.insert(hash, number, |n| entries[n as usize].hash);
+        self.type_table.insert(hash, number);
         number
     }
 
@@ -613,11 +609,7 @@ impl ActiveIndex {
         }
         let number = self.tenant_type_entries.len() as u32;
         self.tenant_type_entries.push(TenantTypeEntry { tenant, event_type, last: NO_EVENT });
-        let entries = &self.tenant_type_entries;
-        self.tenant_type_table.insert(tenant_type_hash(tenant, event_type), number, |n| {
-            let entry = &entries[n as usize];
-            tenant_type_hash(entry.tenant, entry.event_type)
-        });
+        self.tenant_type_table.insert(tenant_type_hash(tenant, event_type), number);
         number
     }
 }

@@ -40,8 +40,7 @@ impl<T> TenantMap<T> {
             None => {
                 let number = self.entries.len() as u32;
                 self.entries.push((tenant, value));
-                let entries = &self.entries;
-                self.table.insert(u64::from(tenant.0), number, |n| u64::from(entries[n as usize].0.0));
+                self.table.insert(u64::from(tenant.0), number);
             }
         }
     }
