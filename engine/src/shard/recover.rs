@@ -762,6 +762,13 @@ fn runs_are_whole(found: &[Found], entities: &EntityDirectory) -> bool {
     (1..oldest_kept).all(|number| entities.covers(number))
 }
 
+/// Removes a run that a merged one covers. The merged one's name may never have become durable, if its sync failed and
+/// only the process ended: were the removal to outlive it, both would be gone after a power cut.
+fn remove_covered(disk: &dyn Disk, dir: &str, path: &str, site: Site) -> Result<(), DiskError> {
+    disk.sync_dir(dir, site)?;
+    disk.remove(path)
+}
+
 fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Result<EntityDirectory, OpenError> {
     let mut runs: Vec<Arc<RunView>> = Vec::new();
     let mut ranges: Vec<(u64, u64)> = names
@@ -776,7 +783,7 @@ fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Re
     for (from, to) in ranges {
         let is_covered = runs.iter().any(|run| run.segments().0 <= from && to <= run.segments().1);
         if is_covered {
-            disk.remove(&run_path(dir, from, to))?;
+            remove_covered(disk, dir, &run_path(dir, from, to), Site::RunDir)?;
             continue;
         }
         let file = disk.open(&run_path(dir, from, to))?;
