@@ -10,6 +10,7 @@
 use crate::event::EventBatch;
 use crate::format::batch::head_bytes;
 use crate::format::index::{IndexEvent, IndexIdentity, TenantSlice, encode_index, entity_filter_key};
+use crate::format::key_run::KeyEntry;
 use crate::format::run::{RunEntry, encode_run, run_filter_key, run_key};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::index::table::HashTable;
@@ -77,6 +78,8 @@ pub struct ActiveIndex {
     type_table: HashTable,
     tenant_type_entries: Vec<TenantTypeEntry>,
     tenant_type_table: HashTable,
+    /// Of the batches that have one, in their order, for the segment's key run.
+    idempotency_keys: Vec<KeyEntry>,
     /// Some tenant's positions have a hole: the segment is damaged and cannot be sealed.
     has_gap: bool,
 }
@@ -143,6 +146,7 @@ impl ActiveIndex {
             type_table: HashTable::new(),
             tenant_type_entries: Vec::new(),
             tenant_type_table: HashTable::new(),
+            idempotency_keys: Vec::new(),
             has_gap: false,
         }
     }
@@ -168,6 +172,8 @@ impl ActiveIndex {
         self.type_table.clear();
         self.tenant_type_entries.clear();
         self.tenant_type_table.clear();
+        // Most segments have few or none: this memory does not stay.
+        self.idempotency_keys = Vec::new();
         self.has_gap = false;
     }
 
@@ -177,6 +183,11 @@ impl ActiveIndex {
 
     pub fn has_gap(&self) -> bool {
         self.has_gap
+    }
+
+    /// What the segment's batches with an idempotency key are remembered by, in the order of admission.
+    pub fn idempotency_keys(&self) -> &[KeyEntry] {
+        &self.idempotency_keys
     }
 
     /// Everything before this ordinal may be shown.
@@ -260,7 +271,8 @@ impl ActiveIndex {
         self.entity_entries[number as usize].version.0 -= 1;
     }
 
-    /// Adds the events of a batch that has its place in the segment. `entity_numbers` are those of the batch's events.
+    /// Adds the events of a batch that has its place in the segment and its versions. `entity_numbers` are those of the
+    /// batch's events.
     pub fn append(
         &mut self,
         batch: &EventBatch,
@@ -270,6 +282,9 @@ impl ActiveIndex {
         received_at: Micros,
     ) {
         assert!(entity_numbers.len() == batch.event_count());
+        if let Some(idempotency) = batch.idempotency() {
+            self.idempotency_keys.push(KeyEntry::new(batch, idempotency, first_position, received_at));
+        }
         let tenant = batch.tenant();
         let mut record_offset = batch_offset + head_bytes(batch.event_count()) as u32;
         let mut record_from = 0usize;
@@ -462,6 +477,7 @@ impl ActiveIndex {
     pub fn seal(&self, identity: &IndexIdentity) -> (Vec<u8>, Vec<u8>) {
         assert!(!self.has_gap);
         assert!(self.visible == self.event_count());
+        assert!(identity.has_key_run != self.idempotency_keys.is_empty());
         let mut order: Vec<u32> = (0..self.tenant_entries.len() as u32).collect();
         order.sort_unstable_by_key(|&number| self.tenant_entries[number as usize].tenant);
         let mut starts = vec![0u32; self.tenant_entries.len()];

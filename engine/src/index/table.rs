@@ -87,6 +87,13 @@ impl HashTable {
         self.taken -= 1;
     }
 
+    /// Gives memory back when hardly any slot is taken. Growing again costs no more than it did.
+    pub fn shrink(&mut self) {
+        if SLOTS_MIN < self.slots.len() && self.taken * 16 < self.slots.len() {
+            self.resize(self.slots.len() / 4);
+        }
+    }
+
     fn resize(&mut self, slot_count: usize) {
         // On huge pages: a large table is read at random, and small pages would cost more than the memory itself.
         let mut slots: Vec<u64> = huge_vec(slot_count);
@@ -109,7 +116,7 @@ impl HashTable {
     /// Where the search for a slot begins: its upper bits, scaled to the table.
     fn home(&self, slot: u64) -> usize {
         let upper = slot >> 32;
-        (upper * self.slots.len() as u64 >> 32) as usize
+        ((upper * self.slots.len() as u64) >> 32) as usize
     }
 }
 
@@ -136,6 +143,21 @@ mod tests {
             assert_eq!(table.find(key, |n| keys[n as usize] == key), Some(number as u32));
         }
         assert_eq!(table.find(1, |n| keys[n as usize] == 1), None);
+    }
+
+    #[test]
+    fn a_table_that_empties_shrinks_and_still_finds() {
+        let mut table = HashTable::new();
+        (0..10_000u32).for_each(|number| table.insert(u64::from(number), number));
+        let grown = table.slots.len();
+        for number in 0..9_990u32 {
+            table.remove(u64::from(number), number);
+            table.shrink();
+        }
+        assert!(table.slots.len() <= 256 && 256 < grown);
+        assert!(
+            (0..10_000u32).all(|number| table.find(u64::from(number), |n| n == number).is_some() == (9_990 <= number))
+        );
     }
 
     #[test]

@@ -45,6 +45,23 @@ impl<T> TenantMap<T> {
         }
     }
 
+    /// The tenant's number here, which stays; with this value if it is new.
+    pub fn number_or_insert(&mut self, tenant: Tenant, value: T) -> usize {
+        if let Some(number) = self.find(tenant) {
+            return number as usize;
+        }
+        self.set(tenant, value);
+        self.entries.len() - 1
+    }
+
+    pub fn at(&self, number: usize) -> &T {
+        &self.entries[number].1
+    }
+
+    pub fn at_mut(&mut self, number: usize) -> &mut T {
+        &mut self.entries[number].1
+    }
+
     fn find(&self, tenant: Tenant) -> Option<u32> {
         self.table.find(u64::from(tenant.0), |n| self.entries[n as usize].0 == tenant)
     }

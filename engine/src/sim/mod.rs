@@ -7,6 +7,7 @@ pub mod disk;
 mod fault;
 mod forget;
 mod inode;
+mod keyed;
 mod machine;
 pub mod model;
 mod names;
