@@ -55,7 +55,7 @@ pub struct StoredBatch<'a> {
 /// Appends the whole answer for a batch that was stored. `ids` is memory.
 pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, stored: &StoredBatch<'_>, key: &EventIdKey, ids: &mut Ids) {
     let StoredBatch { shape, batch, appended, durability } = *stored;
-    let Appended { first_position, received_at } = appended;
+    let Appended { first_position, received_at, .. } = appended;
     ids.clear();
     key.ids(batch.tenant(), first_position, received_at, batch.event_count(), |id| ids.push(id));
     let stored = batch.keys().iter().zip(ids.iter()).map(|(event, &id)| Stored {
@@ -106,6 +106,10 @@ pub fn not_appended(error: AppendError, shape: Shape, batch: &EventBatch) -> Pro
         .text("scope", "shard"),
         AppendError::TooLarge => Problem::new(ErrorCode::BodyTooLarge, "the batch is larger than a segment can take"),
         AppendError::QuotaExceeded { kind, used, quota, resets_at } => usage::exceeded(kind, used, quota, resets_at),
+        AppendError::IdempotencyMismatch => Problem::new(
+            ErrorCode::IdempotencyKeyReused,
+            "the idempotency key is that of an earlier request with another body",
+        ),
         AppendError::Overloaded => Problem::overloaded("too many events wait to be stored"),
     }
 }
