@@ -193,6 +193,13 @@ impl EventBatch {
         self.keys.clear();
     }
 
+    /// Takes back every event behind the first `event_count`.
+    pub fn truncate(&mut self, event_count: usize) {
+        let removed = self.keys.drain(event_count.min(self.keys.len())..);
+        let removed_bytes: usize = removed.map(|key| key.record_bytes as usize).sum();
+        self.records.truncate(self.records.len() - removed_bytes);
+    }
+
     pub fn tenant(&self) -> Tenant {
         self.tenant
     }
@@ -263,5 +270,20 @@ mod tests {
             assert_eq!(push(&format!("a{control}"), "b"), Err(EventError::ControlCharacter), "{control:?}");
         }
         assert_eq!(push("a", "\u{a0}b"), Ok(()));
+    }
+
+    #[test]
+    fn a_batch_cut_short_is_the_batch_before() {
+        let mut batch = EventBatch::new(Tenant(1), Source::Engine, FingerprintKey(1));
+        batch.push(EventInput::new("a", "b", b"{}")).unwrap();
+        let before = (batch.records().to_vec(), batch.keys().to_vec());
+        batch.push(EventInput::new("longer", "c", b"{\"x\":1}")).unwrap();
+        batch.push(EventInput::new("d", "e", b"")).unwrap();
+        batch.truncate(3);
+        assert_eq!(batch.event_count(), 3);
+        batch.truncate(1);
+        assert_eq!((batch.records().to_vec(), batch.keys().to_vec()), before);
+        batch.truncate(0);
+        assert!(batch.is_empty() && batch.records().is_empty());
     }
 }

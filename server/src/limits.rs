@@ -45,6 +45,11 @@ pub const DIRECT_RECEIVE_BYTES_MIN: usize = 32 * 1024;
 /// so that a declaration alone reserves nothing. Doubling from here reaches 16 MiB in four steps.
 pub const BODY_RESERVE_BYTES: usize = 1024 * 1024;
 
+// ----- frames -----
+
+/// The connection closes beyond it. The second seed's largest frame, and the largest body: one can be the other.
+pub const FRAME_BYTES_MAX: usize = BODY_BYTES_MAX;
+
 const _: () = assert!(EVENT_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(CONTROL_BODY_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(DIRECT_RECEIVE_BYTES_MIN < BODY_RESERVE_BYTES);

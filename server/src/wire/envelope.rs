@@ -458,7 +458,7 @@ pub fn check_event_type(event_type: &str) -> Result<(), EventTypeRule> {
     if has_double_dot {
         return Err(EventTypeRule::DoubleDot);
     }
-    if event_type.starts_with(RESERVED_TYPE_PREFIX) || event_type == RESERVED_TYPE {
+    if is_reserved_type(event_type) {
         return Err(EventTypeRule::Reserved);
     }
     Ok(())
@@ -485,10 +485,22 @@ pub fn check_entity_id(entity: &str) -> Result<(), EntityIdRule> {
     if first.is_whitespace() || last.is_whitespace() {
         return Err(EntityIdRule::OuterSpace);
     }
-    if entity.starts_with(RESERVED_ENTITY_PREFIX) {
+    if is_reserved_entity(entity) {
         return Err(EntityIdRule::Reserved);
     }
     Ok(())
+}
+
+/// Whether only the server may write events of this type.
+#[inline]
+pub fn is_reserved_type(event_type: &str) -> bool {
+    event_type.starts_with(RESERVED_TYPE_PREFIX) || event_type == RESERVED_TYPE
+}
+
+/// Whether only the server may write events about this entity.
+#[inline]
+pub fn is_reserved_entity(entity: &str) -> bool {
+    entity.starts_with(RESERVED_ENTITY_PREFIX)
 }
 
 #[inline(always)]
@@ -508,7 +520,7 @@ fn wrong_type_character(event_type: &str) -> EventTypeRule {
 
 /// A key as it is meant; escapes in keys are rare but count.
 #[inline(always)]
-fn key_bytes<'a>(body: &'a str, key: Text, scratch: &'a mut String) -> &'a [u8] {
+pub(super) fn key_bytes<'a>(body: &'a str, key: Text, scratch: &'a mut String) -> &'a [u8] {
     if key.is_escaped { key.resolve(body, scratch).as_bytes() } else { &body.as_bytes()[key.start..key.end] }
 }
 

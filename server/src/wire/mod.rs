@@ -7,6 +7,7 @@ pub mod answer;
 pub mod chunked;
 pub mod envelope;
 pub mod forwarded;
+pub mod frame;
 pub mod http;
 pub mod json;
 pub mod json_simd;
