@@ -69,6 +69,19 @@ pub const CHUNK_OVERHEAD_RATIO_MAX: u64 = 16;
 /// an empty one has five bytes of framing and nothing to weigh them against.
 pub const CHUNK_OVERHEAD_FREE_BYTES: u64 = 1024;
 
+// ----- syslog -----
+
+/// A message beyond it is refused and its beginning kept. 32 times what RFC 5424 6.1 asks of a receiver, as much as
+/// the largest datagram, and with every byte escaped still below an event's payload.
+pub const SYSLOG_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// What is kept of a message that is too long. The header of any real message and some of its text.
+pub const SYSLOG_TRUNCATED_BYTES: usize = 1024;
+
+const _: () = assert!(SYSLOG_TRUNCATED_BYTES <= SYSLOG_MESSAGE_BYTES_MAX);
+// A control character becomes six characters of JSON, and what is not UTF-8 three bytes.
+const _: () = assert!(SYSLOG_MESSAGE_BYTES_MAX * 6 + 1024 <= EVENT_BYTES_MAX);
+
 // ----- connections -----
 
 /// Refused at accept beyond it. At 16 KiB of receive buffer each that is 160 MiB at the very worst.

@@ -14,4 +14,5 @@ pub mod json_simd;
 pub mod params;
 pub mod response;
 pub mod status;
+pub mod syslog;
 pub mod time;

@@ -99,6 +99,22 @@ pub fn parse_moment(text: &str) -> Result<Micros, TimeError> {
     if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
         return parse_number(text);
     }
+    parse_rfc3339(bytes, NoOffset::Refused)
+}
+
+/// RFC 3339 alone, for senders that leave the offset out and mean UTC: `2026-10-27T10:00:00.123`.
+pub fn parse_moment_or_utc(text: &str) -> Result<Micros, TimeError> {
+    parse_rfc3339(text.as_bytes(), NoOffset::Utc)
+}
+
+/// What a time without an offset is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NoOffset {
+    Refused,
+    Utc,
+}
+
+fn parse_rfc3339(bytes: &[u8], no_offset: NoOffset) -> Result<Micros, TimeError> {
     let year = number(bytes, 0, 4)?;
     literal(bytes, 4, b"-")?;
     let month = bounded(bytes, 5, 1, 12)?;
@@ -109,7 +125,7 @@ pub fn parse_moment(text: &str) -> Result<Micros, TimeError> {
     literal(bytes, 13, b":")?;
     let minute = bounded(bytes, 14, 0, 59)?;
     literal(bytes, 16, b":")?;
-    let second = bounded(bytes, 17, 0, 60)?.min(59);
+    let second = bounded(bytes, 17, 0, 60)?;
     let mut at = 19;
     let mut fraction = 0;
     if bytes.get(at) == Some(&b'.') {
@@ -124,6 +140,7 @@ pub fn parse_moment(text: &str) -> Result<Micros, TimeError> {
         at += count;
     }
     let offset_minutes = match bytes.get(at) {
+        None if no_offset == NoOffset::Utc => 0,
         None => return Err(TimeError::NoOffset),
         Some(b'Z' | b'z') => {
             at += 1;
@@ -142,9 +159,45 @@ pub fn parse_moment(text: &str) -> Result<Micros, TimeError> {
     if at < bytes.len() {
         return Err(TimeError::Form { at });
     }
-    let minutes = hour * 60 + minute - offset_minutes;
-    let micros = days_from_civil(year, month, day) * DAY_US + (minutes * 60 + second) * 1_000_000 + fraction;
-    checked(micros)
+    Civil { year, month, day, hour, minute, second, fraction_us: fraction }.at_offset(offset_minutes)
+}
+
+/// A date and a time of day as a calendar and a clock show them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Civil {
+    pub year: i64,
+    pub month: i64,
+    pub day: i64,
+    pub hour: i64,
+    pub minute: i64,
+    /// 60 is a leap second, and read as the second before it.
+    pub second: i64,
+    pub fraction_us: i64,
+}
+
+impl Civil {
+    /// Whether the calendar has such a day and the clock such a time.
+    pub fn exists(&self) -> bool {
+        (1..=12).contains(&self.month)
+            && (1..=days_of_month(self.year, self.month)).contains(&self.day)
+            && (0..24).contains(&self.hour)
+            && (0..60).contains(&self.minute)
+            && (0..=60).contains(&self.second)
+            && (0..1_000_000).contains(&self.fraction_us)
+    }
+
+    /// The moment at which clocks that are so many minutes ahead of UTC show it. It must exist.
+    pub fn at_offset(&self, minutes: i64) -> Result<Micros, TimeError> {
+        let days = days_from_civil(self.year, self.month, self.day);
+        let minutes = self.hour * 60 + self.minute - minutes;
+        checked(days * DAY_US + (minutes * 60 + self.second.min(59)) * 1_000_000 + self.fraction_us)
+    }
+}
+
+/// The year of a moment in UTC, 0 to 9999.
+pub fn year_of(moment: Micros) -> i64 {
+    let days = (moment.clamp(MOMENT_MIN, MOMENT_MAX).0 - MOMENT_MIN.0) / DAY_US;
+    i64::from(civil_from_days(days as u32).0)
 }
 
 fn parse_number(text: &str) -> Result<Micros, TimeError> {
@@ -324,6 +377,32 @@ mod tests {
         check("2016-12-31T23:59:60Z", Ok(1_483_228_799_000_000));
         check("2016-12-31T23:59:60.5Z", Ok(1_483_228_799_500_000));
         check("2016-12-31T23:59:61Z", Err(TimeError::Field { at: 17 }));
+    }
+
+    #[test]
+    fn a_time_without_an_offset_may_be_utc() {
+        for moment in ["2026-10-27T10:00:00", "2026-10-27T10:00:00Z", "2026-10-27T12:00:00.000+02:00"] {
+            assert_eq!(parse_moment_or_utc(moment), Ok(Micros(1_793_095_200_000_000)), "{moment}");
+        }
+        assert_eq!(parse_moment_or_utc("1793095200000"), Err(TimeError::Form { at: 4 }));
+        assert_eq!(parse_moment_or_utc("2026-10-27T10:00:00x"), Err(TimeError::Form { at: 19 }));
+    }
+
+    #[test]
+    fn a_civil_time_exists_only_in_its_calendar() {
+        let civil = |year, month, day, second| Civil { year, month, day, hour: 23, minute: 59, second, fraction_us: 1 };
+        assert!(civil(2024, 2, 29, 59).exists());
+        for (year, month, day, second) in
+            [(2023, 2, 29, 0), (2024, 0, 1, 0), (2024, 13, 1, 0), (2024, 4, 31, 0), (2024, 1, 1, 61)]
+        {
+            assert!(!civil(year, month, day, second).exists(), "{year}-{month}-{day} :{second}");
+        }
+        assert_eq!(civil(2016, 12, 31, 60).at_offset(0), Ok(Micros(1_483_228_799_000_001)));
+        assert_eq!(civil(2016, 12, 31, 59).at_offset(-60), Ok(Micros(1_483_232_399_000_001)));
+        assert_eq!(civil(9999, 12, 31, 59).at_offset(-60), Err(TimeError::Range));
+        for (moment, year) in [(MOMENT_MIN, 0), (Micros(-1), 1969), (Micros(0), 1970), (MOMENT_MAX, 9999)] {
+            assert_eq!(year_of(moment), year);
+        }
     }
 
     #[test]
