@@ -1,7 +1,7 @@
 //! Appends on their way: from a body to the owner of the tenant's shard, and back to whoever asked.
 //!
 //! Owns who waits for which batch, and the batches' memory. Must never: admit for a credential that is no longer good,
-//! or answer a request twice.
+//! or answer a request twice. Batches of sources, which nobody is answered for, pass through `sources`.
 //!
 //! ```text
 //! request ─► batch ─┬─► shard of this core ────────────────────► append_ended ─► appended ─► answer
@@ -15,6 +15,8 @@ use ringlog_engine::shard::{Ack, AppendError, Durability};
 use crate::core::host::{Context, CoreHost, refuse};
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
+use crate::core::sources::counters::{Failed, Refusal, failed};
+use crate::core::sources::{OnItsWay, Passed};
 use crate::handle::events::{self, Ids, Shape};
 use crate::handle::routes::{Access, not_good};
 use crate::limits::{APPENDING_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, BATCH_KEPT_BYTES_MAX, BATCHES_KEPT_MAX};
@@ -25,13 +27,30 @@ use crate::wire::status::Problem;
 
 /// Who waits for a batch.
 #[derive(Debug)]
-enum Waiter {
-    Request { asked: Asked, shape: Shape, bytes: usize },
-    Peer { core: usize, ticket: u64 },
+pub(super) enum Waiter {
+    Request {
+        asked: Asked,
+        shape: Shape,
+        bytes: usize,
+    },
+    Peer {
+        core: usize,
+        ticket: u64,
+    },
+    /// A source's, sent to another core.
+    Sent(OnItsWay),
+    /// A source's, in a shard of this core.
+    Passed(Passed),
+}
+
+/// Who on this core asked for an append.
+enum Asking {
+    Request { asked: Asked, shape: Shape },
+    Source(OnItsWay),
 }
 
 pub struct Appends {
-    waiters: Slots<Waiter>,
+    pub(super) waiters: Slots<Waiter>,
     /// Of this core's own requests.
     bytes_in_flight: usize,
     kept: Vec<EventBatch>,
@@ -52,17 +71,17 @@ impl Appends {
         }
     }
 
-    fn take_batch(&mut self, tenant: Tenant) -> EventBatch {
+    pub(super) fn take_batch(&mut self, tenant: Tenant, source: Source) -> EventBatch {
         match self.kept.pop() {
             Some(mut batch) => {
-                batch.reset(tenant, Source::Http);
+                batch.reset(tenant, source);
                 batch
             }
-            None => EventBatch::new(tenant, Source::Http, self.fingerprint),
+            None => EventBatch::new(tenant, source, self.fingerprint),
         }
     }
 
-    fn keep(&mut self, batch: EventBatch) {
+    pub(super) fn keep(&mut self, batch: EventBatch) {
         if batch.records().len() <= BATCH_KEPT_BYTES_MAX && self.kept.len() < BATCHES_KEPT_MAX {
             self.kept.push(batch);
         }
@@ -79,7 +98,7 @@ impl CoreHost {
         body: &[u8],
         answer: &mut Vec<u8>,
     ) -> Handled {
-        let mut batch = self.appends.take_batch(access.tenant);
+        let mut batch = self.appends.take_batch(access.tenant, Source::Http);
         let sent = match events::read(shape, body, &access.tenant_id, &mut self.appends.scratch, &mut batch) {
             Ok(()) => self.send_off(asked, shape, access, batch),
             Err(problem) => Err((batch, Box::new(problem))),
@@ -179,18 +198,28 @@ impl CoreHost {
     /// A shard of this core has answered: here, or to the core that asked.
     pub(super) fn append_ended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
         let key = SlotKey::of_ticket(ack.ticket);
-        let waiter = self.appends.waiters.get_mut(key).expect("every append has its waiter");
-        if let Waiter::Peer { core, ticket } = *waiter {
-            self.appends.waiters.take(key);
-            self.peers.answer(core, Message::Appended { ack: Ack { ticket, ..ack } });
-        } else {
-            self.appended(ack, connections);
+        match *self.appends.waiters.get_mut(key).expect("every append has its waiter") {
+            Waiter::Peer { core, ticket } => {
+                self.appends.waiters.take(key);
+                self.peers.answer(core, Message::Appended { ack: Ack { ticket, ..ack } });
+            }
+            Waiter::Passed(passed) => {
+                self.appends.waiters.take(key);
+                self.passed_ended(passed, ack);
+            }
+            Waiter::Request { .. } | Waiter::Sent(_) => self.appended(ack, connections),
         }
     }
 
     /// What became of a batch that came in on this core.
     pub(super) fn appended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
-        let (asked, shape) = self.request_of(ack.ticket);
+        let (asked, shape) = match self.asker_of(ack.ticket) {
+            Asking::Request { asked, shape } => (asked, shape),
+            Asking::Source(on_its_way) => {
+                let result = ack.result.map(drop).map_err(failed);
+                return self.source_ended(&on_its_way, ack.batch, result);
+            }
+        };
         let appends = &mut self.appends;
         match &ack.result {
             Ok(appended) => {
@@ -212,15 +241,25 @@ impl CoreHost {
     }
 
     pub(super) fn append_revoked(&mut self, ticket: u64, batch: EventBatch, connections: &mut Connections<Context>) {
-        let (asked, _) = self.request_of(ticket);
-        connections.answer(&asked, |out, reply| not_good().respond(out, reply));
-        self.appends.keep(batch);
+        match self.asker_of(ticket) {
+            Asking::Request { asked, .. } => {
+                connections.answer(&asked, |out, reply| not_good().respond(out, reply));
+                self.appends.keep(batch);
+            }
+            Asking::Source(on_its_way) => {
+                self.source_ended(&on_its_way, batch, Err(Failed::Refused(Refusal::Revoked)));
+            }
+        }
     }
 
-    fn request_of(&mut self, ticket: u64) -> (Asked, Shape) {
-        let waiter = self.appends.waiters.take(SlotKey::of_ticket(ticket));
-        let Some(Waiter::Request { asked, shape, bytes }) = waiter else { panic!("an answer that nobody waits for") };
-        self.appends.bytes_in_flight -= bytes;
-        (asked, shape)
+    fn asker_of(&mut self, ticket: u64) -> Asking {
+        match self.appends.waiters.take(SlotKey::of_ticket(ticket)) {
+            Some(Waiter::Request { asked, shape, bytes }) => {
+                self.appends.bytes_in_flight -= bytes;
+                Asking::Request { asked, shape }
+            }
+            Some(Waiter::Sent(on_its_way)) => Asking::Source(on_its_way),
+            Some(Waiter::Peer { .. } | Waiter::Passed(_)) | None => panic!("an answer that nobody waits for"),
+        }
     }
 }

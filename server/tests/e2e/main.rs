@@ -15,6 +15,7 @@ mod queries;
 mod quotas;
 mod rates;
 mod sdk;
+mod sources;
 mod tenants;
 
 /// Makes each function a test on io_uring and one on the fallback.
