@@ -71,8 +71,8 @@ impl<const N: usize> Template<N> {
         let bytes = buffer.0.get(at.checked_sub(TEMPLATE_BACK)?..)?.first_chunk::<TEMPLATE_BYTES>()?;
         let found = words(bytes);
         let mut other = 0;
-        for index in 0..3 {
-            let change = found[index] ^ self.words[index];
+        for (index, word) in found.iter().enumerate() {
+            let change = word ^ self.words[index];
             other |= change & !self.optional[index];
             other |= (change ^ (change >> 1)) & self.pairs[index];
         }

@@ -250,7 +250,6 @@ fn snapshot() -> Vec<u8> {
 }
 
 /// The body of a golden file; the file is made first when that is asked for.
-#[expect(clippy::disallowed_methods, reason = "golden files lie beside the tests")]
 fn golden(name: &str, made: &[u8]) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/frames").join(format!("{name}.bin"));
     if std::env::var_os("RINGLOG_BLESS").is_some_and(|value| value == "1") {
