@@ -45,6 +45,13 @@ pub struct StreamKey {
     generation: u32,
 }
 
+#[cfg(test)]
+impl StreamKey {
+    pub fn of_place(place: u32) -> StreamKey {
+        StreamKey { place, generation: 0 }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// From the front. The rest is shown again, with more behind it.

@@ -21,6 +21,7 @@ on_both! {
     a_key_that_is_revoked_in_the_middle_stores_no_more_and_the_connection_reads_on,
     a_quota_refuses_a_frame_whole_and_the_connection_reads_on,
     a_sender_is_as_fast_as_its_tenants_rate_and_loses_nothing,
+    senders_that_are_faster_than_the_disk_lose_nothing_and_keep_their_order,
     a_stop_stores_what_was_sent_before_it,
     long_frames_and_many_short_ones_arrive_whole_however_they_are_cut,
     syslog_lines_and_counted_messages_go_to_the_listeners_workspace_or_to_a_keys,
@@ -261,6 +262,31 @@ fn a_sender_is_as_fast_as_its_tenants_rate_and_loses_nothing(io: Io) {
     let found = rig.server.get("/api/v1/events/query?limit=100&entity_id=e", &rig.acme);
     assert_eq!(found["entity_version"], frames);
     assert_eq!(total(&rig.server, &rig.acme), frames as u64);
+}
+
+fn senders_that_are_faster_than_the_disk_lose_nothing_and_keep_their_order(io: Io) {
+    let rig = Rig::new(io, &[]);
+    let senders = 6;
+    let frames = 40;
+    let addressed: Vec<_> = (0..senders).map(|index| (rig.connect("tcp"), format!("entity-{index}"))).collect();
+    std::thread::scope(|scope| {
+        for (mut sender, entity) in addressed {
+            scope.spawn(move || {
+                // Far more than may be under way at once, of two tenants in turn.
+                for number in 0..frames {
+                    let key = if number % 2 == 0 { ACME } else { UMBRELLA };
+                    sender.send(&frame(key, &entity, number..number + 1, 600_000));
+                }
+                sender.finish();
+            });
+        }
+    });
+    for (key, remainder) in [(&rig.acme, 0), (&rig.umbrella, 1)] {
+        for index in 0..senders {
+            let expected: Vec<_> = (0..frames as u64).filter(|number| number % 2 == remainder).collect();
+            assert_eq!(numbers(&rig.server, key, &format!("entity-{index}")), expected);
+        }
+    }
 }
 
 fn a_stop_stores_what_was_sent_before_it(io: Io) {

@@ -137,7 +137,6 @@ pub struct Sources {
     gates: Vec<Gate<Entry>>,
     shares: Vec<Share>,
     on_its_way_count: usize,
-    on_its_way_bytes: usize,
     /// The stream that is being resumed out of a share's queue, and whether it has sent anything since.
     resuming: Option<(StreamKey, bool)>,
     /// Streams that go on at a time, soonest first.
@@ -158,7 +157,6 @@ impl Sources {
             gates: (0..shard_count).map(|_| Gate::new()).collect(),
             shares: (0..shard_count).map(|_| Share::default()).collect(),
             on_its_way_count: 0,
-            on_its_way_bytes: 0,
             resuming: None,
             due: BTreeSet::new(),
             ended: Vec::new(),
@@ -276,7 +274,6 @@ impl CoreHost {
         let share = &mut sources.shares[shard.0 as usize];
         share.bytes += bytes;
         share.count += 1;
-        sources.on_its_way_bytes += bytes;
         sources.on_its_way_count += 1;
         if let Some((_, has_sent)) = &mut sources.resuming {
             *has_sent = true;
@@ -377,7 +374,6 @@ impl CoreHost {
         let share = &mut sources.shares[shard.0 as usize];
         share.bytes -= bytes;
         share.count -= 1;
-        sources.on_its_way_bytes -= bytes;
         sources.on_its_way_count -= 1;
         let events = batch.event_count() as u64;
         let counters = sources.counters.of(kind);
@@ -498,8 +494,97 @@ impl StreamService for CoreHost {
                 // `work_on_sources` closes it.
                 stream.in_flight = 1;
                 self.sources.ended.push(key);
+                self.has_news = true;
             }
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: ShardNumber = ShardNumber(0);
+    const THERE: ShardNumber = ShardNumber(1);
+    const SHARE: usize = SOURCES_APPENDING_BYTES_MAX / 2;
+
+    fn key(place: u32) -> StreamKey {
+        StreamKey::of_place(place)
+    }
+
+    fn sources() -> Sources {
+        Sources::new(2, None)
+    }
+
+    fn has_room(sources: &Sources, place: u32, shard: ShardNumber, bytes: usize) -> bool {
+        sources.has_room(Sender::Stream(key(place)), shard, bytes)
+    }
+
+    /// As `send_batch` counts it.
+    fn put(sources: &mut Sources, shard: ShardNumber, bytes: usize) {
+        let share = &mut sources.shares[shard.0 as usize];
+        share.bytes += bytes;
+        share.count += 1;
+        sources.on_its_way_count += 1;
+    }
+
+    #[test]
+    fn a_shard_that_stands_still_takes_its_own_share_and_no_more() {
+        let mut sources = sources();
+        put(&mut sources, HERE, SHARE - 10);
+        assert!(has_room(&sources, 1, HERE, 10) && !has_room(&sources, 1, HERE, 11));
+        assert!(has_room(&sources, 1, THERE, SHARE));
+    }
+
+    #[test]
+    fn what_is_larger_than_a_share_goes_alone() {
+        let mut sources = sources();
+        assert!(has_room(&sources, 1, HERE, 2 * SHARE));
+        put(&mut sources, HERE, 1);
+        assert!(!has_room(&sources, 1, HERE, 2 * SHARE));
+    }
+
+    #[test]
+    fn batches_are_bounded_too() {
+        let mut sources = sources();
+        (0..SOURCES_APPENDS_MAX).for_each(|_| put(&mut sources, HERE, 1));
+        assert!(!has_room(&sources, 1, HERE, 1));
+        // A shard of which nothing is under way is never shut out by another.
+        assert!(has_room(&sources, 1, THERE, 1));
+    }
+
+    #[test]
+    fn nobody_overtakes_those_who_wait() {
+        let mut sources = sources();
+        sources.wait(key(1), SourceKind::Frames, Wait::Room(HERE));
+        sources.wait(key(2), SourceKind::Frames, Wait::Room(HERE));
+        assert!(!has_room(&sources, 3, HERE, 1) && has_room(&sources, 3, THERE, 1));
+        sources.resuming = Some((key(1), false));
+        assert!(has_room(&sources, 1, HERE, 1) && !has_room(&sources, 2, HERE, 1));
+        assert_eq!(sources.counters().frames.pauses, 2);
+    }
+
+    #[test]
+    fn who_got_nowhere_keeps_its_place_and_who_did_goes_to_the_end() {
+        let mut sources = sources();
+        for (has_sent, expected) in [(false, [1, 2]), (true, [2, 1])] {
+            sources.shares[0].waiting = VecDeque::from([key(2)]);
+            sources.resuming = Some((key(1), has_sent));
+            sources.wait(key(1), SourceKind::Frames, Wait::Room(HERE));
+            assert_eq!(sources.shares[0].waiting, expected.map(key));
+        }
+    }
+
+    #[test]
+    fn those_with_a_time_go_on_by_it() {
+        let mut sources = sources();
+        assert_eq!(sources.deadline(), None);
+        for (at_us, place) in [(30, 1), (20, 2), (20, 1)] {
+            sources.wait(key(place), SourceKind::SyslogStream, Wait::Until { at_us });
+        }
+        assert_eq!(sources.deadline(), Some(20));
+        let order: Vec<_> = sources.due.iter().copied().collect();
+        assert_eq!(order, [(20, key(1)), (20, key(2)), (30, key(1))]);
     }
 }
