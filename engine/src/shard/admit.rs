@@ -24,16 +24,25 @@ enum Place {
 }
 
 impl Shard {
-    /// Admits pending batches in order until one has to wait.
+    /// Admits pending batches in order until one has to wait. Behind one that found the storage full none is admitted in the
+    /// same pass, however small it is: a sender that keeps its order sends it and all that follow it again.
     pub(super) fn admit_pending(&mut self, now: Now, out: &mut Output) {
+        let mut is_full = false;
         while let Some(mut pending) = self.pending.pop_front() {
             if let Some(reason) = self.latch {
                 self.answer_refused(pending, AppendError::ReadOnly(reason), out);
                 continue;
             }
+            if is_full {
+                self.answer_refused(pending, AppendError::StorageFull, out);
+                continue;
+            }
             match self.make_place(&mut pending, now, out) {
                 Place::Ready => self.admit(pending, now, out),
-                Place::Never(error) => self.answer_refused(pending, error, out),
+                Place::Never(error) => {
+                    is_full = error == AppendError::StorageFull;
+                    self.answer_refused(pending, error, out);
+                }
                 Place::Answered(result) => self.answer_behind_appended(pending, result, out),
                 Place::Later => {
                     self.pending.push_front(pending);

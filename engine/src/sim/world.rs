@@ -8,11 +8,11 @@ use crate::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Sourc
 use crate::format::key_run::encode_key_run;
 use crate::format::record::EventKind;
 use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
-use crate::io::{BufferPool, DiskDone, Fill, Site};
+use crate::io::{BufferPool, Disk, DiskDone, Fill, Site};
 use crate::month::Month;
 use crate::query::{Order, QuerySpec, Search, SearchStep, Summary, TypeFilter};
 use crate::shard::jobs::{Job, ShardHome, publish};
-use crate::shard::names::{QUARANTINE_DIR, ShardEntry, index_path, key_run_path, parse_name, shard_dir};
+use crate::shard::names::{ShardEntry, index_path, key_run_path, parse_name, shard_dir};
 use crate::shard::recover::{OpenError, RecoveryReport};
 use crate::shard::{Ack, AppendError, Durability, KeyBounds, Limits, Now, Output, ReadOnly, Shard, ShardConfig};
 use crate::sim::engine::make_folders;

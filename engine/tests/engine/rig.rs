@@ -213,6 +213,11 @@ impl Rig {
         self.answers.get(&ticket).copied()
     }
 
+    /// What became of an append, if it has been answered.
+    pub fn answer(&self, ticket: u64) -> Option<Result<Appended, AppendError>> {
+        self.answers.get(&ticket).copied()
+    }
+
     /// Appends one event, which must succeed.
     pub fn put(&mut self, tenant: u32, event_type: &str, entity: &str, payload: &str) -> Appended {
         let appended = self.append(Tenant(tenant), &[Event::new(event_type, entity, payload)]);

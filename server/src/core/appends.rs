@@ -1,7 +1,7 @@
 //! Appends on their way: from a body to the owner of the tenant's shard, and back to whoever asked.
 //!
 //! Owns who waits for which batch, and the batches' memory. Must never: admit for a credential that is no longer good,
-//! or answer a request twice.
+//! or answer a request twice. Batches of sources, which nobody is answered for, pass through `sources`.
 //!
 //! ```text
 //! request ─► batch ─┬─► shard of this core ────────────────────► append_ended ─► appended ─► answer
@@ -18,6 +18,8 @@ use crate::auth::delta::CredentialKind;
 use crate::core::host::{Context, CoreHost};
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
+use crate::core::sources::counters::{Failed, Refusal, failed};
+use crate::core::sources::{OnItsWay, Passed};
 use crate::handle::events::{self, Ids};
 use crate::handle::routes::{Access, Admitted, not_good};
 use crate::handle::sources::{self, Body, Scratch, SourceEndpoint, Stored, Taken};
@@ -28,11 +30,11 @@ use crate::wire::response;
 use crate::wire::status::Problem;
 
 /// What an answer is made with that no batch is behind.
-const NOTHING_APPENDED: Appended = Appended { first_position: Position(0), received_at: Micros(0) };
+const NOTHING_APPENDED: Appended = Appended { first_position: Position(0), received_at: Micros(0), is_replay: false };
 
 /// Who waits for a batch.
 #[derive(Debug)]
-enum Waiter {
+pub(super) enum Waiter {
     Request {
         asked: Asked,
         taken: Taken,
@@ -44,10 +46,20 @@ enum Waiter {
     },
     /// What becomes of it is nobody's business.
     Nobody,
+    /// A source's, sent to another core.
+    Sent(OnItsWay),
+    /// A source's, in a shard of this core.
+    Passed(Passed),
+}
+
+/// Who on this core asked for an append.
+enum Asking {
+    Request { asked: Asked, taken: Taken },
+    Source(OnItsWay),
 }
 
 pub struct Appends {
-    waiters: Slots<Waiter>,
+    pub(super) waiters: Slots<Waiter>,
     /// Of this core's own requests.
     bytes_in_flight: usize,
     kept: Vec<EventBatch>,
@@ -66,6 +78,10 @@ impl Appends {
             scratch: Scratch::default(),
             ids: Ids::new(),
         }
+    }
+
+    pub(super) fn fingerprint(&self) -> FingerprintKey {
+        self.fingerprint
     }
 
     pub(super) fn take_batch(&mut self, tenant: Tenant, source: Source) -> EventBatch {
@@ -97,7 +113,14 @@ impl CoreHost {
         answer: &mut Vec<u8>,
     ) -> Result<Handled, Box<Problem>> {
         let mut batch = self.appends.take_batch(access.tenant, Source::Http);
-        let body = Body { endpoint, head: &request.head, bytes: request.body, tenant_id: &access.tenant_id, client };
+        let body = Body {
+            endpoint,
+            head: &request.head,
+            bytes: request.body,
+            tenant_id: &access.tenant_id,
+            client,
+            seed: self.appends.fingerprint.0,
+        };
         let (credentials, wall) = (&mut self.credentials, self.now.wall);
         let mut rejected = Vec::new();
         let taken = sources::read(
@@ -233,8 +256,7 @@ impl CoreHost {
     /// A shard of this core has answered: here, or to the core that asked.
     pub(super) fn append_ended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
         let key = SlotKey::of_ticket(ack.ticket);
-        let waiter = self.appends.waiters.get_mut(key).expect("every append has its waiter");
-        match *waiter {
+        match *self.appends.waiters.get_mut(key).expect("every append has its waiter") {
             Waiter::Peer { core, ticket } => {
                 self.appends.waiters.take(key);
                 self.peers.answer(core, Message::Appended { ack: Ack { ticket, ..ack } });
@@ -243,13 +265,23 @@ impl CoreHost {
                 self.appends.waiters.take(key);
                 self.appends.keep(ack.batch);
             }
-            Waiter::Request { .. } => self.appended(ack, connections),
+            Waiter::Passed(passed) => {
+                self.appends.waiters.take(key);
+                self.passed_ended(passed, ack);
+            }
+            Waiter::Request { .. } | Waiter::Sent(_) => self.appended(ack, connections),
         }
     }
 
     /// What became of a batch that came in on this core.
     pub(super) fn appended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
-        let (asked, taken) = self.request_of(ack.ticket);
+        let (asked, taken) = match self.asker_of(ack.ticket) {
+            Asking::Request { asked, taken } => (asked, taken),
+            Asking::Source(on_its_way) => {
+                let result = ack.result.map(drop).map_err(failed);
+                return self.source_ended(&on_its_way, ack.batch, result);
+            }
+        };
         let durability = self.durability_word();
         let appends = &mut self.appends;
         match &ack.result {
@@ -268,10 +300,16 @@ impl CoreHost {
     }
 
     pub(super) fn append_revoked(&mut self, ticket: u64, batch: EventBatch, connections: &mut Connections<Context>) {
-        let (asked, taken) = self.request_of(ticket);
-        let problem = taken.worded(not_good());
-        connections.answer(&asked, |out, reply| problem.respond(out, reply));
-        self.appends.keep(batch);
+        match self.asker_of(ticket) {
+            Asking::Request { asked, taken } => {
+                let problem = taken.worded(not_good());
+                connections.answer(&asked, |out, reply| problem.respond(out, reply));
+                self.appends.keep(batch);
+            }
+            Asking::Source(on_its_way) => {
+                self.source_ended(&on_its_way, batch, Err(Failed::Refused(Refusal::Revoked)));
+            }
+        }
     }
 
     /// What an answer may say of what it is about.
@@ -282,10 +320,16 @@ impl CoreHost {
         }
     }
 
-    fn request_of(&mut self, ticket: u64) -> (Asked, Taken) {
-        let waiter = self.appends.waiters.take(SlotKey::of_ticket(ticket));
-        let Some(Waiter::Request { asked, taken, bytes }) = waiter else { panic!("an answer that nobody waits for") };
-        self.appends.bytes_in_flight -= bytes;
-        (asked, taken)
+    fn asker_of(&mut self, ticket: u64) -> Asking {
+        match self.appends.waiters.take(SlotKey::of_ticket(ticket)) {
+            Some(Waiter::Request { asked, taken, bytes }) => {
+                self.appends.bytes_in_flight -= bytes;
+                Asking::Request { asked, taken }
+            }
+            Some(Waiter::Sent(on_its_way)) => Asking::Source(on_its_way),
+            Some(Waiter::Peer { .. } | Waiter::Nobody | Waiter::Passed(_)) | None => {
+                panic!("an answer that nobody waits for")
+            }
+        }
     }
 }

@@ -77,11 +77,16 @@ impl Rates {
 impl CoreHost {
     /// Counts a request of the tenant whose credential it has, or says that it has asked too often.
     pub(super) fn check_rate(&self, tenant: Tenant, head: &Head<'_>) -> Result<(), Problem> {
+        self.take_rate(tenant).map_err(|(rate, refused)| too_often(head.path(), rate, refused))
+    }
+
+    /// Takes one request's worth out of what the tenant may ask, or nothing.
+    pub(super) fn take_rate(&self, tenant: Tenant) -> Result<(), (Rate, Refused)> {
         let row = self.credentials.tenant(tenant);
         let Some(per_second) = row.and_then(|row| row.quotas.requests_per_second) else { return Ok(()) };
         let rate = rate_of(per_second);
         let taken = self.rates.tenants.take(tenant.0 as usize, rate, self.now.monotonic_us);
-        taken.map(drop).map_err(|refused| too_often(head.path(), rate, refused))
+        taken.map(drop).map_err(|refused| (rate, refused))
     }
 
     /// Counts a login or a set-up, or says that there were too many.

@@ -13,7 +13,7 @@ use crate::handle::usage;
 use crate::limits::EVENT_BYTES_MAX;
 use crate::wire::answer::{Stored, put_stored, put_stored_batch};
 use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event, parse_lines};
-use crate::wire::response::{ContentType, Durability, ReplyTo, Response};
+use crate::wire::response::{ContentType, Durability, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
 
 /// One event, or a list of them.
@@ -55,7 +55,7 @@ pub struct StoredBatch<'a> {
 /// Appends the whole answer for a batch that was stored. `ids` is memory.
 pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, stored: &StoredBatch<'_>, key: &EventIdKey, ids: &mut Ids) {
     let StoredBatch { shape, batch, appended, durability } = *stored;
-    let Appended { first_position, received_at, .. } = appended;
+    let Appended { first_position, received_at, is_replay } = appended;
     ids.clear();
     key.ids(batch.tenant(), first_position, received_at, batch.event_count(), |id| ids.push(id));
     let stored = batch.keys().iter().zip(ids.iter()).map(|(event, &id)| Stored {
@@ -65,6 +65,9 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, stored: &StoredBatch<'_>, key:
     });
     let mut response = Response::begin(out, 200, reply);
     response.content_type(ContentType::Json).durability(durability);
+    if is_replay {
+        response.header("Idempotent-Replayed", &HeaderValue::from_static("true"));
+    }
     let mut body = response.body();
     match shape {
         Shape::One => stored.for_each(|event| put_stored(body.buffer(), &event)),

@@ -9,14 +9,17 @@
 
 use std::net::IpAddr;
 
-use ringlog_engine::event::EventBatch;
+use ringlog_engine::event::{EventBatch, IdempotencyKey};
 use ringlog_engine::event_id::EventIdKey;
 use ringlog_engine::ids::Tenant;
 use ringlog_engine::shard::Appended;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::auth::credentials::TENANTS_MAX;
 use crate::handle::events::{self, Ids, Shape, StoredBatch};
-use crate::limits::{BUFFER_KEPT_BYTES_MAX, EVENT_BYTES_MAX, INFLATED_BYTES_MAX, REJECT_SAMPLE_BYTES};
+use crate::limits::{
+    BUFFER_KEPT_BYTES_MAX, EVENT_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, INFLATED_BYTES_MAX, REJECT_SAMPLE_BYTES,
+};
 use crate::wire::envelope;
 use crate::wire::frame::{self, Frame, FrameError};
 use crate::wire::http::Head;
@@ -99,6 +102,8 @@ pub struct Body<'a> {
     pub tenant_id: &'a str,
     /// Who sent it; behind a trusted proxy, for whom it was sent.
     pub client: IpAddr,
+    /// The data directory's secret, for hashes that nobody can aim.
+    pub seed: u64,
 }
 
 /// Fills an empty batch. `check_key` says whether a frame's own key may write where the request's does. `look` sees the body
@@ -125,7 +130,14 @@ pub fn read(
             &inflated
         }
     };
-    let taken = take(body, bytes, scratch, batch, check_key);
+    let taken = take(body, bytes, scratch, batch, check_key).and_then(|taken| {
+        if let Taken::Envelope(_) = taken
+            && let Some(key) = idempotency_of(body)?
+        {
+            batch.set_idempotency(key);
+        }
+        Ok(taken)
+    });
     look(bytes, &taken);
     scratch.keep(inflated);
     taken
@@ -189,9 +201,27 @@ fn take(
             }
             let received = frame::Received { source_kind: "http", peer: body.client, trust_source_ip: false };
             frame.put(&received, &mut scratch.frame, batch).map_err(|error| bad_frame(&error))?;
+            if let Some(replay_key) = frame.replay_key(body.seed) {
+                batch.set_idempotency(replay_key.idempotency(body.seed));
+            }
             Ok(Taken::Frame)
         }
     }
+}
+
+/// The key of `Idempotency-Key`, scoped to the route, and the hash of the body as it was sent.
+fn idempotency_of(body: &Body<'_>) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(key) = body.head.header("Idempotency-Key") else { return Ok(None) };
+    if key.is_empty() || IDEMPOTENCY_KEY_BYTES_MAX < key.len() || !key.iter().all(u8::is_ascii_graphic) {
+        let message = format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible characters");
+        return Err(Problem::new(ErrorCode::InvalidParameter, message).text("param", "Idempotency-Key"));
+    }
+    let route: &[u8] = match body.endpoint {
+        SourceEndpoint::Event => b"event\0",
+        _ => b"batch\0",
+    };
+    let key = xxh3_128_with_seed(&[route, key].concat(), body.seed).to_le_bytes();
+    Ok(Some(IdempotencyKey { key, body: xxh3_128_with_seed(body.bytes, body.seed).to_le_bytes() }))
 }
 
 fn take_otlp(

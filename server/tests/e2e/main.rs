@@ -9,6 +9,7 @@ mod events;
 mod harness;
 mod http;
 mod http_sources;
+mod idempotency;
 mod identity;
 mod keys;
 mod lifecycle;
@@ -20,6 +21,7 @@ mod rates;
 mod revocation;
 mod sdk;
 mod seeds;
+mod sources;
 mod tenants;
 
 /// Makes each function a test on io_uring and one on the fallback.
