@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the whole crate is a test")]
 
 mod authorization;
+mod cli;
 mod events;
 mod harness;
 mod http;
