@@ -5,6 +5,7 @@
 
 mod attempts;
 mod authorization;
+mod cli;
 mod events;
 mod harness;
 mod http;
