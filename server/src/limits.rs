@@ -371,8 +371,14 @@ pub const REJECTS_PER_SECOND: u32 = 10;
 /// Rejects of one tenant that are stored in a month, and their bytes for ever.
 pub const REJECTS_PER_MONTH_MAX: u64 = 100_000;
 pub const REJECT_BYTES_STORED_MAX: u64 = 256 << 20;
-/// Tenants whose rejects a core paces at once. The others share one pace.
+/// Tenants whose rejects a core paces at once. Of the others none are kept.
 pub const REJECTED_TENANTS_MAX: usize = 4096;
+/// A key that may not write is told of this often, for each reason.
+pub const REJECTS_KEY_EVERY_US: u64 = 60 * SECOND_US;
+/// Keys and reasons that a core waits with at once. Of the others none are kept. 40 bytes each, twice.
+pub const REJECTED_KEYS_MAX: usize = 4096;
+/// Reasons of all sources, each with its source: about 150 stand in the code.
+pub const REJECT_REASONS_MAX: usize = 512;
 
 /// What clients choose for keys is a UUID, or a name with a number.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

@@ -22,18 +22,19 @@ use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::appends::Appends;
 use crate::core::controls::{Controls, Reached};
 use crate::core::mailbox::{Mailbox, Message};
+use crate::core::metrics::Metrics;
 use crate::core::notes::Notes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::rates::Rates;
-use crate::core::rejects::{RejectCounts, Rejects};
+use crate::core::rejects::Rejects;
 use crate::core::setup::CoreSetup;
 use crate::core::shards::{OwnedShards, SearchFrom, ShardsOutcome};
 use crate::core::sources::{SYSLOG_DATAGRAMS, Sources};
 use crate::core::turns::{Host, Moment, Next, Pace};
 use crate::core::usage::Counts;
 use crate::handle::health::{self, Health};
-use crate::handle::query::QueryKeys;
+use crate::handle::query::{Listing, QueryKeys};
 use crate::handle::routes::{self, Access, Admitted, Decided, Endpoint, Noticed, Who};
 use crate::handle::sources::{self, shadow_of};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US, STREAM_DRAIN_WITHIN_US};
@@ -73,7 +74,7 @@ pub struct CoreHost {
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
     pub(super) rejects: Rejects,
-    pub(super) reject_counts: Arc<RejectCounts>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) sources: Sources,
     trusted_proxies: TrustedProxies,
     cors: Cors,
@@ -91,7 +92,7 @@ pub struct CoreHost {
     drained_count: usize,
     version: &'static str,
     io_notice: String,
-    started_us: u64,
+    pub(super) started_us: u64,
     pub(super) now: Moment,
     pace: Pace,
 }
@@ -116,8 +117,8 @@ impl CoreHost {
             counts: Counts::new(),
             rates: setup.rates,
             rejects: Rejects::default(),
-            reject_counts: setup.reject_counts,
-            sources: Sources::new(shard_count, setup.syslog_workspace),
+            sources: Sources::new(shard_count, setup.syslog_workspace, setup.metrics.of_core(setup.core)),
+            metrics: setup.metrics,
             trusted_proxies: setup.trusted_proxies,
             cors: setup.cors,
             notes: Notes::default(),
@@ -257,7 +258,7 @@ impl CoreHost {
         refuse(&sources::worded(*problem, &request.head), asked, answer)
     }
 
-    fn health(&self) -> Health<'_> {
+    pub(super) fn health(&self) -> Health<'_> {
         Health {
             version: self.version,
             uptime_secs: (self.now.monotonic_us - self.started_us) / SECOND_US,
@@ -325,6 +326,7 @@ impl CoreHost {
                 let is_done = has_stopped && sockets.is_empty() && self.sources.is_inlet_done();
                 if !is_drained && (is_late || is_done) {
                     is_drained = true;
+                    self.tell_all_rejects();
                     self.life = Life::Draining { cut_at_us, until_us, is_drained };
                     self.drained_count += 1;
                     for core in (0..self.peers.count()).filter(|core| *core != self.core) {
@@ -384,12 +386,12 @@ impl Service for CoreHost {
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Query, Who::Tenant(access)) => {
-                let outcome = self.query(asked, access.clone(), &request.head);
+                let outcome = self.query(asked, access.clone(), &request.head, Listing::Events);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Rejects, Who::Tenant(access)) => {
                 let shadow = Access { tenant: shadow_of(access.tenant), ..access.clone() };
-                let outcome = self.query(asked, shadow, &request.head);
+                let outcome = self.query(asked, shadow, &request.head, Listing::Rejects);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Usage, Who::Tenant(access)) => self.usage(asked, &access, answer),
@@ -412,6 +414,7 @@ impl Service for CoreHost {
                 health::answer(answer, &asked.reply, &self.health());
                 Handled::Now
             }
+            (Endpoint::Metrics, _) => self.answer_metrics(&asked, answer),
             (Endpoint::Ready, _) => {
                 health::answer_ready(answer, &asked.reply);
                 Handled::Now
@@ -483,13 +486,12 @@ impl Host for CoreHost {
         self.outcome = outcome;
         self.work_on_queries(&mut sockets.http, ring);
         self.work_on_sources(sockets, ring);
+        self.tell_due_rejects();
         self.tell_what_is_due();
         self.tell_what_was_used(now);
         let used_at_us = self.credentials.used_due_at().map(|at| at.0.unsigned_abs());
-        [deadline_us, self.end_at_us(), self.notes.due_at_us(), used_at_us, self.sources.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.end_at_us(), self.notes.due_at_us(), self.sources.deadline(), self.rejects.due_at_us()];
+        [deadline_us, used_at_us].into_iter().chain(own).flatten().min()
     }
 
     fn end(&mut self, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) -> Next {

@@ -13,8 +13,8 @@ use ringlog_engine::shard::recover::RecoveryReport;
 use crate::auth::delta::Delta;
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::mailbox::{Address, Mailbox};
+use crate::core::metrics::Metrics;
 use crate::core::rates::Rates;
-use crate::core::rejects::RejectCounts;
 use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
@@ -46,7 +46,7 @@ pub struct CoreSetup {
     pub control: ControlHandle,
     /// One for all cores.
     pub rates: Arc<Rates>,
-    pub reject_counts: Arc<RejectCounts>,
+    pub metrics: Arc<Metrics>,
     pub trusted_proxies: TrustedProxies,
     /// Which web pages may read answers.
     pub cors: Cors,

@@ -22,8 +22,8 @@ use crate::catalog::log::MemoryLog;
 use crate::catalog::set_up::SetUp;
 use crate::catalog::thread::{Acks, ControlThread, Files, Publish};
 use crate::core::mailbox::{Address, Message, mailbox};
+use crate::core::metrics::Metrics;
 use crate::core::rates::Rates;
-use crate::core::rejects::RejectCounts;
 use crate::core::run;
 use crate::core::setup::CoreSetup;
 use crate::wire::cors::Cors;
@@ -85,7 +85,7 @@ impl Server {
         let publish = Box::new(ToCores(addresses.clone()));
         let control = ControlThread::start(control, publish, Arc::clone(&acks), LONG).unwrap();
         let rates = Arc::new(Rates::default());
-        let reject_counts = Arc::new(RejectCounts::default());
+        let metrics = Arc::new(Metrics::new(options.cores, false));
         let (mut http, mut cores) = (Vec::new(), Vec::new());
         for (core, mailbox) in mailboxes.into_iter().enumerate() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -110,7 +110,7 @@ impl Server {
                 acks: Arc::clone(&acks),
                 control: control.handle(),
                 rates: Arc::clone(&rates),
-                reject_counts: Arc::clone(&reject_counts),
+                metrics: Arc::clone(&metrics),
                 trusted_proxies: TrustedProxies::default(),
                 cors: Cors::default(),
                 cursor_secret: [7; 32],

@@ -30,6 +30,7 @@ pub enum Endpoint {
     Onboard,
     Health,
     Ready,
+    Metrics,
     Control(ControlEndpoint),
     Account(AccountEndpoint),
     /// OPTIONS of a path that answers to these.
@@ -96,6 +97,8 @@ pub enum Need {
     Operator(Permission),
     /// Nothing from this machine itself, or one who acts for others.
     OwnMachine,
+    /// Nothing from this machine itself, or the permission metrics in the system tenant: these numbers are of all tenants.
+    Monitor,
 }
 
 /// Who makes a request for a tenant's events.
@@ -222,7 +225,7 @@ use Permission::{Admin, ManageTenants, Read, Write};
 use SourceEndpoint as S;
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 48] = routes![
+pub const ROUTES: [Route; 49] = routes![
     "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Event),
     "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Source(S::EventBatch),
     "POST" "/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Events),
@@ -235,6 +238,7 @@ pub const ROUTES: [Route; 48] = routes![
     "GET" "/api/v1/usage" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Usage,
     "GET" "/health" ["GET, HEAD"] Need::Nothing => Endpoint::Health,
     "GET" "/ready" ["GET, HEAD"] Need::Nothing => Endpoint::Ready,
+    "GET" "/metrics" ["GET, HEAD"] Need::Monitor => Endpoint::Metrics,
     "POST" "/api/v1/onboard/start" ["POST"] Need::Nothing => Endpoint::Onboard,
     "POST" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::CreateTenant),
     "GET" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::ListTenants),
@@ -291,6 +295,7 @@ impl Route {
     fn needs(&self) -> Option<Permission> {
         match self.need {
             Need::Nothing | Need::Credential | Need::OwnMachine => None,
+            Need::Monitor => Some(Permission::Metrics),
             Need::Tenant(permission) | Need::Scope(permission) | Need::Operator(permission) => Some(permission),
         }
     }
@@ -348,9 +353,9 @@ fn authorize(
 ) -> Result<(Who, Option<Noticed>), Box<Decided>> {
     let is_open = match route.need {
         Need::Nothing => true,
-        Need::OwnMachine if presented(head).secret() != Err(AuthError::Missing) => false,
-        Need::OwnMachine if is_from_this_machine(head, peer) => true,
-        Need::OwnMachine => return Err(Box::new(refused(not_from_here(), None))),
+        Need::OwnMachine | Need::Monitor if presented(head).secret() != Err(AuthError::Missing) => false,
+        Need::OwnMachine | Need::Monitor if is_from_this_machine(head, peer) => true,
+        Need::OwnMachine | Need::Monitor => return Err(Box::new(refused(not_from_here(), None))),
         _ => false,
     };
     if is_open {
@@ -380,6 +385,11 @@ fn authorize(
         let who = Who::Caller(Caller { slot, generation, tenant: None });
         return if is_operator { Ok((who, None)) } else { Err(denied(not_an_operator())) };
     }
+    if route.need == Need::Monitor {
+        let is_watcher = principal.tenant == SYSTEM_TENANT;
+        let who = Who::Caller(Caller { slot, generation, tenant: None });
+        return if is_watcher { Ok((who, None)) } else { Err(denied(not_of_the_system())) };
+    }
     let named = credentials.acting_tenant(&principal, head.x_tenant_id().map(text), head.x_workspace_id().map(text));
     let named = match named {
         Ok(row) => Some(row),
@@ -396,7 +406,7 @@ fn authorize(
     let used = |tenant| (route.method == Method::Get).then(|| notice(NoteKind::AdminRightUsed, tenant));
     let tenant = named.map(|row| row.number);
     match route.need {
-        Need::Nothing | Need::OwnMachine => unreachable!("such routes are decided above"),
+        Need::Nothing | Need::OwnMachine | Need::Monitor => unreachable!("such routes are decided above"),
         Need::Credential => Ok((caller(Some(principal.tenant)), None)),
         Need::Operator(_) if !is_operator => Err(denied(not_an_operator())),
         Need::Operator(_) => Ok((caller(None), used(principal.tenant))),
@@ -480,6 +490,11 @@ pub fn no_permission(permission: Permission) -> Problem {
 pub fn not_an_operator() -> Problem {
     Problem::new(ErrorCode::Forbidden, "tenants are managed with the bootstrap key, or by an admin of system")
         .fix("use the bootstrap key, or a key with the role admin in the tenant system")
+}
+
+fn not_of_the_system() -> Problem {
+    Problem::new(ErrorCode::Forbidden, "these numbers are of all tenants, and the key is one tenant's")
+        .fix("ask from the server's own machine, or use a key of the tenant system, with the role readonly")
 }
 
 pub fn tenant_forbidden() -> Problem {

@@ -19,6 +19,7 @@ mod protocol;
 mod queries;
 mod quotas;
 mod rates;
+mod rejects;
 mod revocation;
 mod sdk;
 mod seeds;
