@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod facilitator;
 pub mod first_run;
 pub mod handle;
 pub mod limits;

@@ -23,6 +23,7 @@ use crate::core::appends::Appends;
 use crate::core::controls::{Controls, Reached};
 use crate::core::mailbox::{Mailbox, Message};
 use crate::core::notes::Notes;
+use crate::core::paid_routes::PaidRoutes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::rates::Rates;
@@ -69,6 +70,7 @@ pub struct CoreHost {
     pub(super) controls: Controls,
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
+    pub(super) paid_routes: PaidRoutes,
     trusted_proxies: TrustedProxies,
     cors: Cors,
     notes: Notes,
@@ -106,6 +108,7 @@ impl CoreHost {
             controls: Controls::default(),
             counts: Counts::new(),
             rates: setup.rates,
+            paid_routes: PaidRoutes::new(setup.pricing, setup.facilitator),
             trusted_proxies: setup.trusted_proxies,
             cors: setup.cors,
             notes: Notes::default(),
@@ -149,6 +152,7 @@ impl CoreHost {
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
             Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, connections),
+            Message::Paid { ticket, outcome } => self.paid(ticket, *outcome, connections),
             Message::CountEvents { from, ticket, shard, tenant } => {
                 let from = SearchFrom { core: from, ticket };
                 if let Some(counts) = self.shards.count_events(shard, from, tenant, self.now.wall) {
@@ -306,7 +310,10 @@ impl Service for CoreHost {
             }
         }
         match decided.outcome {
-            Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
+            Ok((body_bytes_max, mut context)) => match self.paid_routes.charge(head, &mut context) {
+                Ok(()) => Decision::Accept { body_bytes_max, context },
+                Err(problem) => Decision::Reject(problem),
+            },
             Err(problem) => Decision::Reject(Box::new(problem)),
         }
     }
@@ -318,6 +325,9 @@ impl Service for CoreHost {
         mut request: Request<'_, Admitted>,
         answer: &mut Vec<u8>,
     ) -> Handled {
+        if let Some(due) = request.context.due.take() {
+            return self.hold_for_payment(asked, peer, request, *due, answer);
+        }
         let who = std::mem::replace(&mut request.context.who, Who::Anyone);
         match (request.context.endpoint, who) {
             (Endpoint::Event, Who::Tenant(access)) => {
@@ -354,6 +364,10 @@ impl Service for CoreHost {
             }
             (Endpoint::Ready, _) => {
                 health::answer_ready(answer, &asked.reply);
+                Handled::Now
+            }
+            (Endpoint::PricedRoutes, _) => {
+                self.paid_routes.list(answer, &asked.reply);
                 Handled::Now
             }
             (Endpoint::Methods(allow), _) => {

@@ -107,6 +107,8 @@ impl Server {
                 rates: Arc::clone(&rates),
                 trusted_proxies: TrustedProxies::default(),
                 cors: Cors::default(),
+                pricing: Arc::default(),
+                facilitator: None,
                 cursor_secret: [7; 32],
                 started,
                 version: "0.0.0",

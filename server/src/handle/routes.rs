@@ -13,6 +13,7 @@ use crate::auth::credentials::{ActingError, AuthError, Credentials, Presented, P
 use crate::auth::delta::SYSTEM_TENANT;
 use crate::auth::role::Permission;
 use crate::catalog::notes::NoteKind;
+use crate::handle::x402::Due;
 use crate::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::wire::http::{Head, Method, PlusSign, percent_decode};
 use crate::wire::status::{ErrorCode, Problem};
@@ -28,6 +29,8 @@ pub enum Endpoint {
     Onboard,
     Health,
     Ready,
+    /// What is priced.
+    PricedRoutes,
     Control(ControlEndpoint),
     Account(AccountEndpoint),
     /// OPTIONS of a path that answers to these.
@@ -132,6 +135,8 @@ pub struct Admitted {
     pub who: Who,
     /// What stands in the path at the place of `{}`.
     pub target: Option<Box<str>>,
+    /// A payment to be settled before it is carried out.
+    pub due: Option<Box<Due>>,
 }
 
 /// Something about a request that the audit log must know.
@@ -219,13 +224,14 @@ use Endpoint::{Account, Control};
 use Permission::{Admin, ManageTenants, Read, Write};
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 42] = routes![
+pub const ROUTES: [Route; 43] = routes![
     "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Endpoint::Event,
     "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Endpoint::EventBatch,
     "GET" "/api/v1/events/query" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Query,
     "GET" "/api/v1/usage" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Usage,
     "GET" "/health" ["GET, HEAD"] Need::Nothing => Endpoint::Health,
     "GET" "/ready" ["GET, HEAD"] Need::Nothing => Endpoint::Ready,
+    "GET" "/x402/routes" ["GET, HEAD"] Need::Nothing => Endpoint::PricedRoutes,
     "POST" "/api/v1/onboard/start" ["POST"] Need::Nothing => Endpoint::Onboard,
     "POST" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::CreateTenant),
     "GET" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::ListTenants),
@@ -287,6 +293,11 @@ impl Route {
     }
 }
 
+/// Whether a method and a whole path, without a part that varies, are a route.
+pub fn has(method: &str, path: &str) -> bool {
+    ROUTES.iter().any(|route| !route.has_target && route.path == path && route.method.as_str() == method)
+}
+
 /// Lets a request in, with the largest body that it may have, or says why not.
 pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: Micros) -> Decided {
     let path = head.path();
@@ -296,8 +307,13 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
     };
     let allow = first.allow;
     if head.method() == Method::Options {
-        let admitted =
-            Admitted { endpoint: Endpoint::Methods(allow), route: "OPTIONS", who: Who::Anyone, target: None };
+        let admitted = Admitted {
+            endpoint: Endpoint::Methods(allow),
+            route: "OPTIONS",
+            who: Who::Anyone,
+            target: None,
+            due: None,
+        };
         return Decided { tenant: None, outcome: Ok((CONTROL_BODY_BYTES_MAX, admitted)), noticed: None };
     }
     let Some((route, target)) = at_path.find(|(route, _)| route.answers_to(head.method())) else {
@@ -320,7 +336,7 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
             return Decided { tenant, ..refused(problem, noticed) };
         }
     };
-    let admitted = Admitted { endpoint: route.endpoint, route: route.name, who, target };
+    let admitted = Admitted { endpoint: route.endpoint, route: route.name, who, target, due: None };
     Decided { tenant, outcome: content.map(|()| (route.body_bytes_max, admitted)), noticed }
 }
 

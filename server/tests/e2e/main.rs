@@ -20,6 +20,7 @@ mod revocation;
 mod sdk;
 mod seeds;
 mod tenants;
+mod x402;
 
 /// Makes each function a test on io_uring and one on the fallback.
 macro_rules! on_both {
