@@ -10,14 +10,16 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ringlog_benches::credentials::mixed;
 use ringlog_benches::sample::{KEY, Sample, TENANT, group};
-use ringlog_engine::event::{EventBatch, Source};
-use ringlog_engine::ids::{Micros, ShardNumber};
+use ringlog_engine::event::{EventBatch, IdempotencyKey, Source};
+use ringlog_engine::format::key_run::KeyEntry;
+use ringlog_engine::ids::{Micros, Position, ShardNumber};
 use ringlog_engine::io::{BufferPool, Disk, DiskDone, DiskOp, Fill};
 use ringlog_engine::limits::BLOCK_BYTES_TARGET;
 use ringlog_engine::shard::jobs::ShardHome;
 use ringlog_engine::shard::names::{QUARANTINE_DIR, shard_dir};
-use ringlog_engine::shard::{Durability, Now, Output, Shard, ShardConfig};
+use ringlog_engine::shard::{Durability, KeyBounds, KeyWindow, Now, Output, Shard, ShardConfig};
 use ringlog_engine::sim::SimDisk;
 
 fn encode(criterion: &mut Criterion) {
@@ -56,7 +58,7 @@ struct NullShard {
 impl NullShard {
     const SEGMENT_BYTES: u64 = 32 << 20;
 
-    fn open() -> NullShard {
+    fn open(keys: KeyBounds) -> NullShard {
         let disk = SimDisk::new(1);
         let home = ShardHome {
             shard: ShardNumber(0),
@@ -74,6 +76,7 @@ impl NullShard {
             spare_fill: Fill::Allocate,
             block_bytes_target: BLOCK_BYTES_TARGET,
             commit_share_permille: 90,
+            keys,
         };
         let now = Now { monotonic_us: 1, wall: Micros(1), busy_permille: 0, commit_cost_us: 0 };
         let pool = BufferPool::new(6, BLOCK_BYTES_TARGET);
@@ -139,7 +142,7 @@ fn admit(criterion: &mut Criterion) {
                 while left > 0 {
                     let count = left.min(fits);
                     let batches = (0..count as usize).map(|at| sample.batch(KEY, at * events, events)).collect();
-                    elapsed += NullShard::open().append(batches, per_turn);
+                    elapsed += NullShard::open(KeyBounds::STANDARD).append(batches, per_turn);
                     left -= count;
                 }
                 elapsed
@@ -148,5 +151,76 @@ fn admit(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, encode, checksum, admit);
+/// What an idempotency key adds to a batch: the first line has none, the others have one each, with few keys remembered, with
+/// as many as the tenant may have, so that each new one makes the oldest go, and of batches that were stored before.
+fn keyed(criterion: &mut Criterion) {
+    const PER_TURN: usize = 64;
+    const BATCHES: usize = 16_384;
+    const KEYS: usize = 1 << 20;
+    let sample = Sample::new();
+    let mut group = group(criterion, "idempotency keys");
+    let idempotency = |at: u64| {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&mixed(at).to_le_bytes());
+        IdempotencyKey { key, body: key }
+    };
+    let keyed = |from: usize, count: usize| -> Vec<EventBatch> {
+        let batches = (from..from + count).map(|at| {
+            let mut batch = sample.batch(KEY, at % BATCHES, 1);
+            batch.set_idempotency(idempotency(at as u64));
+            batch
+        });
+        batches.collect()
+    };
+    let mut line = |name: &str, run: &mut dyn FnMut(usize) -> Duration| {
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let mut left = iterations as usize;
+                let mut elapsed = Duration::ZERO;
+                while left > 0 {
+                    let count = left.min(BATCHES);
+                    elapsed += run(count);
+                    left -= count;
+                }
+                elapsed
+            });
+        });
+    };
+    line("no key", &mut |count| {
+        let batches = (0..count).map(|at| sample.batch(KEY, at, 1)).collect();
+        NullShard::open(KeyBounds::STANDARD).append(batches, PER_TURN)
+    });
+    line("few remembered", &mut |count| NullShard::open(KeyBounds::STANDARD).append(keyed(0, count), PER_TURN));
+    // The bound is what fits one segment: nothing rolls, and the table of a shard is as full as it gets.
+    let small = KeyBounds { per_tenant: BATCHES, ..KeyBounds::STANDARD };
+    line("16,384 remembered, each makes one go", &mut |count| {
+        let mut shard = NullShard::open(small);
+        shard.append(keyed(0, BATCHES), PER_TURN);
+        shard.append(keyed(BATCHES, count), PER_TURN)
+    });
+    line("replays", &mut |count| {
+        let mut shard = NullShard::open(KeyBounds::STANDARD);
+        shard.append(keyed(0, count), PER_TURN);
+        shard.append(keyed(0, count), PER_TURN)
+    });
+    // A full window without a shard around it: what 1,048,576 keys cost beyond the caches.
+    let mut window = KeyWindow::new(KeyBounds::STANDARD, 7);
+    let batch = sample.batch(KEY, 0, 1);
+    let mut next = 0;
+    let mut insert = |count: usize| {
+        let started = Instant::now();
+        for _ in 0..count {
+            next += 1;
+            let entry = KeyEntry::new(&batch, idempotency(next), Position(next), Micros(1));
+            black_box(window.find(TENANT, &entry.idempotency_hash, Micros(1)));
+            window.insert(entry);
+        }
+        started.elapsed()
+    };
+    insert(KEYS + BATCHES);
+    line("1,048,576 remembered, look and replace, no shard", &mut insert);
+}
+
+criterion_group!(benches, encode, checksum, admit, keyed);
 criterion_main!(benches);

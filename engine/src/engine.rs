@@ -16,7 +16,7 @@ use crate::io::{Completion, Fill, IoMode, Ring, RingConfig, RingError, SyncMode}
 use crate::limits::{BLOCK_BYTES_TARGET, DISK_RESERVE_BYTES, SEGMENT_BYTES_DEFAULT};
 use crate::query::{QuerySpec, Rows, Search, SearchError, SearchStep, Summary};
 use crate::shard::recover::{OpenError, RecoveryReport};
-use crate::shard::{Ack, AppendError, Appended, Durability, Limits, Now, ShardConfig, ShardStats, Usage};
+use crate::shard::{Ack, AppendError, Appended, Durability, KeyBounds, Limits, Now, ShardConfig, ShardStats, Usage};
 
 /// The route of an engine's queries; shards have the routes below it.
 const QUERY_ROUTE: Route = Route(u8::MAX);
@@ -122,6 +122,7 @@ impl Engine {
                 spare_fill: Fill::Zeros,
                 block_bytes_target: BLOCK_BYTES_TARGET,
                 commit_share_permille: 90,
+                keys: KeyBounds::STANDARD,
             };
             let route = Route(number as u8);
             let (host, report) = ShardHost::open(dir.disk(), config, now(), random_u64(), route, &mut ring)

@@ -92,6 +92,9 @@ impl std::error::Error for EventError {}
 /// `EventKey::version` on the way in: the sender expects nothing.
 pub const NO_EXPECTED_VERSION: u64 = u64::MAX;
 
+/// `EventKey::version` of a replay whose events' versions are not at hand. No event has it: versions begin at 1.
+pub const UNKNOWN_VERSION: u64 = 0;
+
 /// What the owner of a shard needs to know of an event without looking into its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventKey {
@@ -101,7 +104,8 @@ pub struct EventKey {
     /// `None`: received time.
     pub timestamp: Option<Micros>,
     pub record_bytes: u32,
-    /// In: the expected version or `NO_EXPECTED_VERSION`. Out, once appended: the version the event got.
+    /// In: the expected version or `NO_EXPECTED_VERSION`. Out, once appended: the version the event got, or, for a
+    /// replay of several events, `UNKNOWN_VERSION`.
     pub version: u64,
 }
 
@@ -116,12 +120,24 @@ pub enum Source {
     Syslog = 3,
 }
 
+/// What makes a batch be stored once, however often it is sent. See `EventBatch::set_idempotency`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Stands for the client's key and for where it holds: the route, the source, the credential. The tenant is the batch's.
+    pub key: [u8; 16],
+    /// Stands for everything that the client asked to be stored: another one under the same key is refused.
+    pub body: [u8; 16],
+}
+
 /// Events of one tenant that are stored together or not at all.
 /// Invariant: `keys` and the records in `records` agree in order, number and length.
 #[derive(Debug, Clone)]
 pub struct EventBatch {
     tenant: Tenant,
     source: Source,
+    has_idempotency: bool,
+    /// Apart, since most batches have none and all are moved about; kept for its memory.
+    idempotency: Option<Box<IdempotencyKey>>,
     fingerprint: FingerprintKey,
     records: Vec<u8>,
     pub(crate) keys: Vec<EventKey>,
@@ -129,17 +145,27 @@ pub struct EventBatch {
 
 impl EventBatch {
     pub fn new(tenant: Tenant, source: Source, fingerprint: FingerprintKey) -> EventBatch {
-        EventBatch { tenant, source, fingerprint, records: Vec::new(), keys: Vec::new() }
+        EventBatch::from_parts(tenant, source, None, fingerprint, Vec::new(), Vec::new())
     }
 
     /// A batch as it was read back from disk.
     pub(crate) fn from_parts(
         tenant: Tenant,
+        source: Source,
+        idempotency: Option<IdempotencyKey>,
         fingerprint: FingerprintKey,
         records: Vec<u8>,
         keys: Vec<EventKey>,
     ) -> EventBatch {
-        EventBatch { tenant, source: Source::Engine, fingerprint, records, keys }
+        EventBatch {
+            tenant,
+            source,
+            has_idempotency: idempotency.is_some(),
+            idempotency: idempotency.map(Box::new),
+            fingerprint,
+            records,
+            keys,
+        }
     }
 
     /// Encodes one event at the end of the batch.
@@ -189,6 +215,7 @@ impl EventBatch {
     pub fn reset(&mut self, tenant: Tenant, source: Source) {
         self.tenant = tenant;
         self.source = source;
+        self.has_idempotency = false;
         self.records.clear();
         self.keys.clear();
     }
@@ -198,6 +225,23 @@ impl EventBatch {
         let removed = self.keys.drain(event_count.min(self.keys.len())..);
         let removed_bytes: usize = removed.map(|key| key.record_bytes as usize).sum();
         self.records.truncate(self.records.len() - removed_bytes);
+    }
+
+    /// Makes the batch one that is stored once: if the tenant's batch of the same key is remembered, the answer to this
+    /// one is that one's, with `Appended::is_replay`, or `AppendError::IdempotencyMismatch` if the body differs.
+    ///
+    /// Both hashes decide, nothing else is compared: the caller takes 128 bits of a hash whose collisions nobody outside
+    /// can prepare. Until `reset`.
+    pub fn set_idempotency(&mut self, idempotency: IdempotencyKey) {
+        self.has_idempotency = true;
+        match &mut self.idempotency {
+            Some(known) => **known = idempotency,
+            None => self.idempotency = Some(Box::new(idempotency)),
+        }
+    }
+
+    pub fn idempotency(&self) -> Option<IdempotencyKey> {
+        if self.has_idempotency { self.idempotency.as_deref().copied() } else { None }
     }
 
     pub fn tenant(&self) -> Tenant {
@@ -258,6 +302,19 @@ mod tests {
             metadata: b"",
             expected_version: None,
         })
+    }
+
+    #[test]
+    fn an_idempotency_key_is_the_batchs_until_it_is_reset() {
+        let mut batch = EventBatch::new(Tenant(1), Source::Http, FingerprintKey(1));
+        assert_eq!(batch.idempotency(), None);
+        for at in 0..2 {
+            let key = IdempotencyKey { key: [at; 16], body: [7; 16] };
+            batch.set_idempotency(key);
+            assert_eq!(batch.idempotency(), Some(key));
+            batch.reset(Tenant(2), Source::Tcp);
+            assert_eq!(batch.idempotency(), None);
+        }
     }
 
     #[test]

@@ -53,6 +53,18 @@ pub const SEALING_SEGMENTS_MAX: usize = 2;
 /// Tenants of one shard that have a position. Their checkpoint opens every segment at 64 bytes each.
 pub const SHARD_TENANTS_MAX: usize = 1 << 18;
 
+/// Idempotency keys that are remembered, of one tenant and of a shard, and how long: what clients are promised, and
+/// memory for two tenants that use all of it (docs/architecture.md).
+pub const TENANT_KEYS_MAX: usize = 1 << 20;
+pub const SHARD_KEYS_MAX: usize = 1 << 21;
+pub const KEYS_KEPT_US: i64 = 24 * 60 * 60 * 1_000_000;
+const _: () = assert!(TENANT_KEYS_MAX <= SHARD_KEYS_MAX);
+
+/// Key runs before they are merged, and keys in them beyond twice the remembered ones: a restart reads no more. A guess
+/// between files to open and bytes to write again.
+pub const KEY_RUNS_MAX: usize = 64;
+pub const KEY_RUN_DEAD_MAX: usize = 1 << 16;
+
 /// Positions of a tenant: what an event id has room for.
 pub const POSITION_MAX: u64 = (1 << 42) - 1;
 

@@ -1,34 +1,12 @@
 //! The command line: verbs, flags and exit codes. It says what was asked for and does nothing.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client;
 use crate::config::{Config, Flags};
-
-/// What a process that ends tells the one that started it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    Ok = 0,
-    Other = 1,
-    Usage = 2,
-    NotFound = 3,
-    NotAllowed = 4,
-    Conflict = 5,
-    QuotaOrRate = 6,
-    Unavailable = 7,
-    VerificationFailed = 8,
-    BadConfiguration = 78,
-    Interrupted = 130,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
-    }
-}
+pub use crate::exit::{Exit, Output};
 
 /// A multi-tenant event store: durable before it answers.
 #[derive(Parser)]
@@ -48,6 +26,7 @@ Examples:
   ringlog check --config ringlog.toml           is this configuration right?
   ringlog apikeys new mobile-prod               a key for programs that send
   ringlog audit verify                          is the log of changes whole?
+  ringlog login --email agent@your-company.com  from here on `ringlog tenants|keys|users|query` ask that server
 
 Every setting can also stand in the environment (RINGLOG_DATA_DIR) or in ringlog.toml (data_dir = \"...\").
 A flag goes before the environment, the environment before the file.
@@ -80,7 +59,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Secrets that sign keys
+    /// Keys of a tenant, and the secrets that sign them
     #[command(subcommand)]
     Keys(KeysVerb),
     /// Streaming keys: list them, or make, show and delete one
@@ -91,7 +70,7 @@ enum Verb {
         #[command(flatten)]
         place: KeysPlace,
     },
-    /// Prove the audit log whole
+    /// Read the audit log, or prove it whole
     #[command(subcommand)]
     Audit(AuditVerb),
     /// Print the version
@@ -101,6 +80,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Client(client::Verb),
 }
 
 const AUDIT_VERIFY_EXAMPLES: &str = "\
@@ -125,6 +106,8 @@ enum AuditVerb {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Client(client::audit::Verb),
 }
 
 const APIKEYS_EXAMPLES: &str = "\
@@ -240,6 +223,8 @@ enum KeysVerb {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Client(client::keys::Verb),
 }
 
 /// What becomes of the signing secrets.
@@ -381,12 +366,7 @@ pub enum Command {
     Apikeys { flags: Flags, action: ApikeysAction, output: Output },
     AuditVerify { flags: Flags, contains: Option<String>, output: Output },
     Version { output: Output },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    Text,
-    Json,
+    Client(Box<client::Ask>),
 }
 
 impl Command {
@@ -427,6 +407,9 @@ impl Command {
             Some(Verb::Audit(AuditVerb::Verify { place, contains, json })) => {
                 Command::AuditVerify { flags: place.into_flags(), contains, output: output(json) }
             }
+            Some(Verb::Keys(KeysVerb::Client(verb))) => Command::Client(Box::new(client::Ask::Keys(verb))),
+            Some(Verb::Audit(AuditVerb::Client(verb))) => Command::Client(Box::new(client::Ask::Audit(verb))),
+            Some(Verb::Client(verb)) => Command::Client(Box::new(client::Ask::Verb(verb))),
             Some(Verb::Version { json }) => Command::Version { output: output(json) },
         })
     }
@@ -525,6 +508,38 @@ mod tests {
             let help = parse(&format!("ringlog {verb} --help")).unwrap_err().to_string();
             assert!(help.contains("Example"), "{help}");
         }
+    }
+
+    #[test]
+    fn every_verb_that_asks_a_server_has_help_with_an_example() {
+        fn check(command: &clap::Command, path: &str) -> usize {
+            let path = format!("{path} {}", command.get_name());
+            let below: usize = command.get_subcommands().map(|verb| check(verb, &path)).sum();
+            let asks = command.get_arguments().any(|argument| argument.get_id() == "credentials_file");
+            if asks {
+                let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(examples.contains("Example"), "{path}");
+                assert!(command.get_arguments().any(|argument| argument.get_id() == "json"), "{path}");
+            }
+            below + usize::from(asks)
+        }
+        assert_eq!(check(&Line::command(), ""), 29);
+    }
+
+    #[test]
+    fn no_secret_is_taken_from_the_command_line() {
+        let ask = |line: &str| parse(line).map(|_| ()).map_err(|error| error.exit_code());
+        for line in ["login --email a@x.com", "login --key", "keys rotate k --grace 5", "audit list --limit 5", "query"]
+        {
+            assert_eq!(ask(&format!("ringlog {line} --json")), Ok(()), "{line}");
+        }
+        for line in
+            ["login --password p", "login --key k", "login --token t", "users create a@x.com --role admin --password p"]
+        {
+            assert_eq!(ask(&format!("ringlog {line}")), Err(Exit::Usage as i32), "{line}");
+        }
+        assert_eq!(ask("ringlog tenants update t"), Err(Exit::Usage as i32));
+        assert_eq!(ask("ringlog tenants quotas t --stored-bytes much"), Err(Exit::Usage as i32));
     }
 
     #[test]

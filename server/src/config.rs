@@ -52,6 +52,8 @@ const ENV_PREFIX: &str = "RINGLOG_";
 const ENV_CONFIG: &str = "RINGLOG_CONFIG";
 /// Variables of the load generator, which may be set in the same shell.
 const ENV_LOAD_PREFIX: &str = "RINGLOG_LOAD_";
+/// Variables of the verbs that ask a server, likewise.
+const ENV_CLIENT: [&str; 3] = ["RINGLOG_URL", "RINGLOG_API_KEY", "RINGLOG_CREDENTIALS"];
 const DEFAULT_FILE: &str = "ringlog.toml";
 /// A configuration file is a page of text.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -291,7 +293,8 @@ fn read_environment(
     for (name, value) in environment {
         let name = name.to_string_lossy().into_owned();
         // Compose files pass on variables that nobody set.
-        let is_ours = name.starts_with(ENV_PREFIX) && !name.starts_with(ENV_LOAD_PREFIX);
+        let is_anothers = name.starts_with(ENV_LOAD_PREFIX) || ENV_CLIENT.contains(&name.as_str());
+        let is_ours = name.starts_with(ENV_PREFIX) && !is_anothers;
         if !is_ours || value.is_empty() || is_kubernetes_link(&name) {
             continue;
         }

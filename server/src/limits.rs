@@ -135,6 +135,77 @@ pub const BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
 /// read and dropped to keep a connection alive after its head was refused.
 pub const LINGER_BYTES_MAX: usize = 64 * 1024;
 
+// ----- connections that are only read -----
+
+/// Refused at accept beyond it: connections of sources that push. Each may hold [`STREAM_HELD_FREE_BYTES`]: 160 MiB at the
+/// very worst.
+pub const STREAMS_MAX: usize = 10_000;
+
+/// What each of them may hold of a unit that is not whole yet, or was not taken yet, without asking. One receive buffer.
+pub const STREAM_HELD_FREE_BYTES: usize = 16 * 1024;
+
+/// Reading stops beyond it: the lengths of the longer units that are arriving on one core. Whoever waits for it gets it in
+/// order, and whoever has it has to be as fast as a body then. As much as bodies have.
+pub const STREAM_RESERVED_BYTES_MAX: usize = 64 << 20;
+
+/// Reading stops on all of a core's such connections beyond it: what was received and cannot be taken yet, because where it
+/// goes is full. Twice what the ring's buffers bring in one turn, so that those that are on their way still fit.
+pub const STREAM_BACKLOG_BYTES_MAX: usize = 32 << 20;
+
+/// Reading stops beyond it: encoded events of one core's sources that are not durable yet. Each shard has an equal share, so
+/// that one that stands still does not stop the others; a batch that is larger than the share goes alone. Half of what
+/// requests have: they are answered, and must find room beside those who are not.
+pub const SOURCES_APPENDING_BYTES_MAX: usize = 32 << 20;
+
+/// Reading stops beyond it: batches of one core's sources that are not durable yet. An eighth of all appends.
+pub const SOURCES_APPENDS_MAX: usize = 8 * 1024;
+
+/// Waiting begins beyond it, at the owner: bytes of sources in one shard. Half of what the engine lets wait, for the same
+/// reason.
+pub const GATE_BYTES_MAX: usize = 32 << 20;
+
+/// After it a batch that found the storage full is tried again; the engine itself looks every second.
+pub const GATE_FULL_RETRY_US: u64 = SECOND_US / 4;
+
+/// After it a batch is tried again on a shard that takes no more events: only a restart or a repair changes that.
+pub const GATE_READ_ONLY_RETRY_US: u64 = SECOND_US;
+
+/// After it a batch is tried again that found a mailbox or a table full: they are emptied every turn.
+pub const ROOM_RETRY_US: u64 = 1_000;
+
+/// At a stop, a sender of which nothing has come for so long has said what it had to say: what its kernel still holds comes
+/// within a round trip.
+pub const STREAM_QUIET_US: u64 = SECOND_US / 4;
+
+/// At a stop, a sender that goes on for longer is cut off where it is. What was received by then is made durable in what is
+/// left of [`DRAIN_WITHIN_US`].
+pub const STREAM_DRAIN_WITHIN_US: u64 = 2 * SECOND_US;
+
+const _: () = assert!(STREAM_HELD_FREE_BYTES <= RECEIVE_BUFFER_BYTES as usize);
+const _: () = assert!(BODY_BYTES_MAX + RECEIVE_BUFFER_BYTES as usize <= STREAM_RESERVED_BYTES_MAX);
+const _: () = assert!(STREAM_QUIET_US < STREAM_DRAIN_WITHIN_US && STREAM_DRAIN_WITHIN_US < DRAIN_WITHIN_US);
+const _: () = assert!(SOURCES_APPENDS_MAX < APPENDS_IN_FLIGHT_MAX);
+
+/// A batch of syslog messages is sent from either on: large enough that its header costs nothing, small enough that one
+/// that a quota refuses whole is a few milliseconds of a sender.
+pub const SYSLOG_BATCH_MESSAGES: usize = 1_000;
+pub const SYSLOG_BATCH_BYTES: usize = 256 * 1024;
+
+// ----- datagrams -----
+
+/// What the kernel keeps of datagrams for one core's socket, if it lets us; what does not fit is dropped there and counted.
+/// 8 MiB are some 10,000 messages of usual length with what the kernel adds: 10 ms of a flood.
+pub const DATAGRAM_BUFFER_BYTES: usize = 8 << 20;
+
+/// The largest datagram that UDP can carry, and one more to tell a cut one by.
+pub const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
+
+/// Datagrams that a core takes in one turn. At a microsecond each, requests wait half a millisecond.
+pub const DATAGRAMS_PER_TURN: usize = 512;
+
+/// The turn ends beyond it: batches that were begun because datagrams of several tenants take turns.
+pub const SYSLOG_OPEN_BATCHES_MAX: usize = 64;
+
 // ----- one core -----
 
 /// Submission queue entries of a core's ring. More operations than that in one turn are fine, they cost a system call.
@@ -308,3 +379,18 @@ pub const CLOSE_WITHIN_US: u64 = 2 * SECOND_US;
 const _: () = assert!(WHEEL_SLOT_COUNT.is_power_of_two() && WHEEL_SLOT_COUNT.is_multiple_of(64));
 const _: () = assert!(BODY_DEADLINE_US < WHEEL_TICK_US * WHEEL_SLOT_COUNT as u64);
 const _: () = assert!(BODY_GRACE_US < BODY_DEADLINE_US);
+
+/// Of what was refused, in the tenant's rejects.
+pub const REJECT_SAMPLE_BYTES: usize = 1024;
+/// Rejects that a core keeps of one tenant: so many at once, and then so many a second. What is beyond is counted, and
+/// told with the next one that is kept.
+pub const REJECTS_BURST: u32 = 100;
+pub const REJECTS_PER_SECOND: u32 = 10;
+/// Rejects of one tenant that are stored in a month, and their bytes for ever.
+pub const REJECTS_PER_MONTH_MAX: u64 = 100_000;
+pub const REJECT_BYTES_STORED_MAX: u64 = 256 << 20;
+/// Tenants whose rejects a core paces at once. The others share one pace.
+pub const REJECTED_TENANTS_MAX: usize = 4096;
+
+/// What clients choose for keys is a UUID, or a name with a number.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

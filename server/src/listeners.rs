@@ -7,11 +7,19 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use crate::limits::DATAGRAM_BUFFER_BYTES;
+
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// A peer that is gone without a word is found out after two minutes: 60 s of silence, and six questions 10 s apart.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_PROBES: u32 = 6;
 
 /// Why an address cannot be listened on.
 #[derive(Debug)]
@@ -75,12 +83,58 @@ pub fn listen_tcp(
     Ok((listeners, bound))
 }
 
-/// A bound datagram socket.
-pub fn bind_udp(flag: &'static str, address: SocketAddr) -> Result<(UdpSocket, SocketAddr), ListenError> {
-    let failed = |error| ListenError { flag, address, error };
-    let socket = UdpSocket::bind(address).map_err(failed)?;
-    let bound = socket.local_addr().map_err(failed)?;
-    Ok((socket, bound))
+/// Lets the kernel find out which of a listener's connections have lost their peer, for protocols whose connections may be
+/// idle for ever. Those that it accepts inherit it.
+pub fn keep_alive(listener: &TcpListener) -> io::Result<()> {
+    sockopt::set_socket_keepalive(listener, true)?;
+    sockopt::set_tcp_keepidle(listener, KEEP_ALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(listener, KEEP_ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(listener, KEEP_ALIVE_PROBES)?;
+    Ok(())
+}
+
+/// One datagram socket per core, all on the address that comes back: the kernel spreads senders over them.
+pub fn bind_udp(
+    flag: &'static str,
+    address: SocketAddr,
+    count: usize,
+) -> Result<(Vec<UdpSocket>, SocketAddr), ListenError> {
+    let failed = |error: io::Error| ListenError { flag, address, error };
+    // Alone at first, so that a taken port is an error. It holds the port until the others have it, and is gone then: it
+    // belongs to no group, and would take senders from those that do.
+    let first = UdpSocket::bind(address).map_err(failed)?;
+    let bound = first.local_addr().map_err(failed)?;
+    let sockets = datagram_sockets(&first, bound, count).map_err(|error| failed(error.into()))?;
+    Ok((sockets, bound))
+}
+
+fn datagram_sockets(first: &UdpSocket, bound: SocketAddr, count: usize) -> rustix::io::Result<Vec<UdpSocket>> {
+    sockopt::set_socket_reuseport(first, true)?;
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = udp_socket(bound)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        // Beyond what the machine allows for everybody only with CAP_NET_ADMIN. Less is fewer datagrams, and no error.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, DATAGRAM_BUFFER_BYTES).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, DATAGRAM_BUFFER_BYTES)?;
+        }
+        rustix::net::bind(&socket, &bound)?;
+        sockets.push(UdpSocket::from(socket));
+    }
+    Ok(sockets)
+}
+
+/// How many datagrams the kernel has dropped because a socket's buffer was full, out of what it tells of all sockets.
+/// `None`: it does not tell.
+pub fn datagrams_dropped(socket: &UdpSocket) -> Option<u64> {
+    let inode = rustix::fs::fstat(socket).ok()?.st_ino.to_string();
+    let is_v4 = socket.local_addr().ok()?.is_ipv4();
+    let table = std::fs::read_to_string(if is_v4 { "/proc/self/net/udp" } else { "/proc/self/net/udp6" }).ok()?;
+    // sl local remote st queues timer retransmits uid timeout inode references pointer drops
+    table.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(9);
+        if fields.next() == Some(&inode) { fields.nth(2)?.parse().ok() } else { None }
+    })
 }
 
 /// More listeners on the port that `first` has.
@@ -99,9 +153,16 @@ fn siblings(first: &TcpListener, bound: SocketAddr, count: usize) -> rustix::io:
     Ok(listeners)
 }
 
+fn udp_socket(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(family(address), SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
 fn socket(address: SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(family(address), kind, SocketFlags::CLOEXEC, None)?;
     // A restart does not wait for what the last life's connections leave behind.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     // Accepted sockets inherit it: an answer is written whole, and there is nothing to wait for.
@@ -143,8 +204,52 @@ mod tests {
                 assert!(error.to_string().starts_with(&format!("{bound} is taken")), "{error}");
             }
         }
-        let (_socket, bound) = bind_udp("--syslog-udp", any()).unwrap();
-        assert!(bind_udp("--syslog-udp", bound).unwrap_err().is_taken());
+        for count in [1, 2] {
+            let (_sockets, bound) = bind_udp("--syslog-udp", any(), count).unwrap();
+            assert!(bind_udp("--syslog-udp", bound, 2).unwrap_err().is_taken());
+        }
+    }
+
+    #[test]
+    fn every_datagram_socket_of_a_port_gets_senders() {
+        let (sockets, bound) = bind_udp("--syslog-udp", any(), 2).unwrap();
+        for _ in 0..128 {
+            UdpSocket::bind(any()).unwrap().send_to(b"x", bound).unwrap();
+        }
+        let mut received = 0;
+        for socket in &sockets {
+            socket.set_nonblocking(true).unwrap();
+            let own = std::iter::from_fn(|| socket.recv(&mut [0]).ok()).count();
+            assert!(0 < own);
+            received += own;
+        }
+        assert_eq!(received, 128);
+    }
+
+    #[test]
+    fn the_kernel_tells_what_it_dropped() {
+        let (sockets, bound) = bind_udp("--syslog-udp", any(), 1).unwrap();
+        assert_eq!(datagrams_dropped(&sockets[0]), Some(0));
+        sockopt::set_socket_recv_buffer_size(&sockets[0], 4096).unwrap();
+        let client = UdpSocket::bind(any()).unwrap();
+        for _ in 0..100 {
+            client.send_to(&[0; 1000], bound).unwrap();
+        }
+        sockets[0].set_nonblocking(true).unwrap();
+        let received = std::iter::from_fn(|| sockets[0].recv(&mut [0; 1000]).ok()).count() as u64;
+        assert!(0 < received && received < 100, "{received}");
+        assert_eq!(datagrams_dropped(&sockets[0]), Some(100 - received));
+    }
+
+    #[test]
+    fn accepted_connections_are_kept_alive_as_their_listener_is() {
+        let (listeners, bound) = listen_tcp("--tcp", any(), 1).unwrap();
+        keep_alive(&listeners[0]).unwrap();
+        let _client = TcpStream::connect(bound).unwrap();
+        let (accepted, _) = listeners[0].accept().unwrap();
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), KEEP_ALIVE_IDLE);
+        assert_eq!(sockopt::tcp_keepintvl(&accepted).unwrap(), KEEP_ALIVE_INTERVAL);
     }
 
     #[test]

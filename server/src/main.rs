@@ -6,7 +6,7 @@ use std::thread;
 
 use ringlog_server::cli::{Command, Exit, check_text, version_text};
 use ringlog_server::config::{Config, ConfigError, Flags, RawConfig};
-use ringlog_server::{apikeys, logging, offline, start};
+use ringlog_server::{apikeys, client, logging, offline, start};
 
 fn main() -> ExitCode {
     let command = match Command::parse(std::env::args_os()) {
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             }
             Err(error) => refuse(&error, Exit::BadConfiguration),
         },
+        Command::Client(ask) => client::run(&ask),
         Command::Version { output } => show(&version_text(output)),
     };
     exit.into()

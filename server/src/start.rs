@@ -41,10 +41,11 @@ use crate::config::{Config, Durability, IoChoice, SyncPrimitive};
 use crate::core;
 use crate::core::mailbox::{Address, Message, mailbox};
 use crate::core::rates::Rates;
+use crate::core::rejects::RejectCounts;
 use crate::core::setup::{CoreSetup, CoreStarted};
 use crate::facilitator;
 use crate::first_run::{FirstRun, Style};
-use crate::listeners::{ListenError, bind_udp, listen_tcp};
+use crate::listeners::{ListenError, bind_udp, datagrams_dropped, keep_alive, listen_tcp};
 use crate::signals::{self, Event};
 
 /// The catalog's own data directory, below the events'.
@@ -162,10 +163,10 @@ struct Sockets {
     /// One per core.
     http: Vec<TcpListener>,
     http_at: SocketAddr,
-    /// Protocols that are not there yet.
-    closing: Vec<TcpListener>,
-    /// Bound and never read: the kernel drops what does not fit.
-    syslog_udp: Option<UdpSocket>,
+    /// One per core each, or none.
+    tcp: Vec<TcpListener>,
+    syslog_tcp: Vec<TcpListener>,
+    syslog_udp: Vec<UdpSocket>,
     /// What the ports file holds.
     ports: serde_json::Map<String, serde_json::Value>,
 }
@@ -180,21 +181,24 @@ impl Sockets {
         let mut note = |name: &str, at: SocketAddr| ports.insert(name.to_owned(), at.to_string().into());
         let (http, http_at) = listen_tcp("--http", config.http, config.cores).map_err(refused)?;
         note("http", http_at);
-        let mut closing = Vec::new();
-        let streams = [("tcp", "--tcp", Some(config.tcp)), ("syslog_tcp", "--syslog-tcp", config.syslog_tcp)];
-        for (name, flag, address) in streams {
-            let Some(address) = address else { continue };
-            let (listeners, at) = listen_tcp(flag, address, 1).map_err(refused)?;
+        let mut listen = |name: &str, flag, address: Option<SocketAddr>| {
+            let Some(address) = address else { return Ok(Vec::new()) };
+            let (listeners, at) = listen_tcp(flag, address, config.cores).map_err(refused)?;
+            for listener in &listeners {
+                keep_alive(listener).map_err(|error| refused(ListenError { flag, address, error }))?;
+            }
             note(name, at);
-            closing.extend(listeners);
-        }
-        let mut syslog_udp = None;
+            Ok(listeners)
+        };
+        let tcp = listen("tcp", "--tcp", Some(config.tcp))?;
+        let syslog_tcp = listen("syslog_tcp", "--syslog-tcp", config.syslog_tcp)?;
+        let mut syslog_udp = Vec::new();
         if let Some(address) = config.syslog_udp {
-            let (socket, at) = bind_udp("--syslog-udp", address).map_err(refused)?;
+            let (sockets, at) = bind_udp("--syslog-udp", address, config.cores).map_err(refused)?;
             note("syslog_udp", at);
-            syslog_udp = Some(socket);
+            syslog_udp = sockets;
         }
-        Ok(Sockets { http, http_at, closing, syslog_udp, ports })
+        Ok(Sockets { http, http_at, tcp, syslog_tcp, syslog_udp, ports })
     }
 }
 
@@ -312,8 +316,7 @@ struct Server {
     log: EngineLogThread,
     files: Files,
     reminder: Option<String>,
-    /// Bound as long as the server lives.
-    _syslog_udp: Option<UdpSocket>,
+    syslog_udp: Vec<UdpSocket>,
 }
 
 impl Server {
@@ -335,13 +338,18 @@ impl Server {
         let pricing = Arc::new(config.pricing.clone());
         let facilitator = pricing.facilitator_url().filter(|_| pricing.is_enabled());
         let facilitator = facilitator.map(facilitator::start).transpose().map_err(no_thread)?;
+        let reject_counts = Arc::new(RejectCounts::default());
         let shard_owners: Arc<[usize]> = (0..dir.shard_count() as usize).map(|shard| shard % config.cores).collect();
         let cpus = cpus_to_pin(config.cores);
         // A core reports once, and its end may be a second report.
         let (started, reports) = sync_channel(2 * config.cores);
-        let mut closing = sockets.closing;
+        let (mut tcp, mut syslog_tcp) = (sockets.tcp.into_iter(), sockets.syslog_tcp.into_iter());
         let mut cores = Vec::new();
         for (core, (mailbox, http)) in mailboxes.into_iter().zip(sockets.http).enumerate() {
+            // The ring's own; what the kernel tells of the socket is asked of ours.
+            let syslog_udp = sockets.syslog_udp.get(core).map(UdpSocket::try_clone).transpose().map_err(|error| {
+                ServeError::new(Exit::Other, format_args!("the syslog socket cannot be shared: {error}"))
+            })?;
             let setup = CoreSetup {
                 core,
                 cpu: cpus.get(core).copied(),
@@ -353,11 +361,15 @@ impl Server {
                 io: io_mode(config.io),
                 sync: sync_mode(config.sync),
                 http,
-                closing: std::mem::take(&mut closing),
+                tcp: tcp.next(),
+                syslog_tcp: syslog_tcp.next(),
+                syslog_udp,
+                syslog_workspace: config.syslog_workspace,
                 catalog: Arc::clone(&snapshot),
                 acks: Arc::clone(&acks),
                 control: control.handle(),
                 rates: Arc::clone(&rates),
+                reject_counts: Arc::clone(&reject_counts),
                 trusted_proxies: config.trusted_proxies.clone(),
                 cors: config.cors_origins.clone(),
                 pricing: Arc::clone(&pricing),
@@ -384,7 +396,7 @@ impl Server {
         let bootstrap_key = config.bootstrap_key_file.clone();
         keys_file_thread::start(config.keys_file.clone(), control.handle()).map_err(no_thread)?;
         let files = Files { bootstrap_key, keys: config.keys_file.clone(), jwt_secret: config.jwt_secret_file.clone() };
-        Ok(Server { addresses, cores, control, log: catalog.log, files, reminder, _syslog_udp: sockets.syslog_udp })
+        Ok(Server { addresses, cores, control, log: catalog.log, files, reminder, syslog_udp: sockets.syslog_udp })
     }
 
     fn run(self, inbox: &Receiver<Event>) -> Result<(), ServeError> {
@@ -429,6 +441,10 @@ impl Server {
         let threads = outcomes.chain([self.control.stop(), self.log.join()]);
         if threads.filter(Result::is_err).count() != 0 {
             return Err(ServeError::new(Exit::Other, "a thread panicked while stopping"));
+        }
+        let dropped: u64 = self.syslog_udp.iter().filter_map(datagrams_dropped).sum();
+        if 0 < dropped {
+            tracing::warn!(dropped, "syslog over UDP: the kernel had no room for some datagrams");
         }
         tracing::info!("stopped");
         Ok(())

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, refused by quota {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, {:.1} s",
+        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, refused by quota {}, replays {}, mismatches {}, key runs merged {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, {:.1} s",
         arguments.seeds,
         total.lives,
         total.crashes,
@@ -77,6 +77,9 @@ fn main() -> ExitCode {
         total.restarts,
         total.appended,
         total.quota_refusals,
+        total.replays,
+        total.mismatches,
+        total.key_runs_merged,
         total.queries,
         total.rolls,
         total.retired,
@@ -116,6 +119,9 @@ fn add(total: &mut WorldReport, report: &WorldReport) {
     total.restarts += report.restarts;
     total.appended += report.appended;
     total.quota_refusals += report.quota_refusals;
+    total.replays += report.replays;
+    total.mismatches += report.mismatches;
+    total.key_runs_merged += report.key_runs_merged;
     total.queries += report.queries;
     total.rolls += report.rolls;
     total.retired += report.retired;

@@ -9,6 +9,7 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::event::IdempotencyKey;
 use crate::ids::{Micros, Position, Tenant};
 use crate::limits::BATCH_EVENTS_MAX;
 
@@ -97,6 +98,12 @@ impl<'a> BatchView<'a> {
         Micros(self.header.received_at.get())
     }
 
+    /// What makes the batch be stored once, if anything does.
+    pub fn idempotency(&self) -> Option<IdempotencyKey> {
+        let is_set = self.header.flags & BATCH_FLAG_IDEMPOTENT != 0;
+        is_set.then_some(IdempotencyKey { key: self.header.idempotency_hash, body: self.header.body_hash })
+    }
+
     pub fn event_count(&self) -> usize {
         self.versions.len()
     }
@@ -121,16 +128,24 @@ pub fn head_bytes(event_count: usize) -> usize {
     BATCH_HEADER_BYTES + event_count * BATCH_VERSION_BYTES
 }
 
+/// What a batch's header says beside what its events say.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchHead {
+    pub tenant: Tenant,
+    pub source: u8,
+    pub idempotency: Option<IdempotencyKey>,
+    pub first_position: Position,
+    pub received_at: Micros,
+}
+
 /// Writes a batch at the front of `out` and returns its length. `out` has room for it: the caller computed it with `head_bytes`.
 pub fn encode_batch(
     out: &mut [u8],
-    tenant: Tenant,
-    source: u8,
-    first_position: Position,
-    received_at: Micros,
+    head: &BatchHead,
     versions: impl ExactSizeIterator<Item = u64>,
     records: &[u8],
 ) -> usize {
+    let &BatchHead { tenant, source, idempotency, first_position, received_at } = head;
     let head_bytes = head_bytes(versions.len());
     let batch_bytes = head_bytes + records.len();
     let mut header = BatchHeader {
@@ -142,10 +157,10 @@ pub fn encode_batch(
         received_at: I64::new(received_at.0),
         records_bytes: U32::new(records.len() as u32),
         source,
-        flags: 0,
+        flags: if idempotency.is_some() { BATCH_FLAG_IDEMPOTENT } else { 0 },
         reserved_source: U16::new(0),
-        idempotency_hash: [0; 16],
-        body_hash: [0; 16],
+        idempotency_hash: idempotency.map_or([0; 16], |idempotency| idempotency.key),
+        body_hash: idempotency.map_or([0; 16], |idempotency| idempotency.body),
         reserved: [0; 24],
     };
     for (slot, version) in out[BATCH_HEADER_BYTES..head_bytes].chunks_exact_mut(BATCH_VERSION_BYTES).zip(versions) {
@@ -162,10 +177,18 @@ pub fn encode_batch(
 mod tests {
     use super::*;
 
+    const IDEMPOTENCY: IdempotencyKey = IdempotencyKey { key: [7; 16], body: [8; 16] };
+
     fn sample() -> Vec<u8> {
         let mut bytes = vec![0; 512];
-        let len =
-            encode_batch(&mut bytes, Tenant(5), 1, Position(11), Micros(99), [3u64, 1, 4].into_iter(), b"records");
+        let head = BatchHead {
+            tenant: Tenant(5),
+            source: 1,
+            idempotency: Some(IDEMPOTENCY),
+            first_position: Position(11),
+            received_at: Micros(99),
+        };
+        let len = encode_batch(&mut bytes, &head, [3u64, 1, 4].into_iter(), b"records");
         bytes.truncate(len);
         bytes
     }
@@ -175,6 +198,7 @@ mod tests {
         let bytes = sample();
         let view = BatchView::parse(&bytes[..BATCH_HEADER_BYTES + 24]).unwrap();
         assert_eq!((view.tenant(), view.first_position(), view.received_at()), (Tenant(5), Position(11), Micros(99)));
+        assert_eq!(view.idempotency(), Some(IDEMPOTENCY));
         assert_eq!((0..3).map(|index| view.version(index)).collect::<Vec<_>>(), [3, 1, 4]);
         assert_eq!(&bytes[view.head_bytes()..], b"records");
     }

@@ -16,6 +16,8 @@ use crate::limits::ALIGNMENT;
 
 pub const INDEX_MAGIC: [u8; 8] = *b"RLINDEX1";
 pub const INDEX_VERSION: u16 = 1;
+/// Some of the segment's batches have idempotency keys: a key run covers the segment.
+pub const INDEX_FLAG_KEY_RUN: u16 = 0b0000_0001;
 pub const INDEX_HEADER_BYTES: usize = 160;
 /// Where the checksummed part of the header begins.
 pub const INDEX_HEADER_CRC_FROM: usize = 12;
@@ -151,6 +153,8 @@ pub struct IndexIdentity {
     pub last_sequence: u64,
     pub next_ordinal: u64,
     pub last_block_crc: u32,
+    /// Whether a key run covers the segment.
+    pub has_key_run: bool,
 }
 
 /// Encodes a whole index file. `tenants` is sorted by number, `types` by text, `events` clustered; `filter` is a binary fuse filter over `entity_filter_key`s.
@@ -212,7 +216,7 @@ pub fn encode_index(
         magic: INDEX_MAGIC,
         header_crc: U32::new(0),
         version: U16::new(INDEX_VERSION),
-        flags: U16::new(0),
+        flags: U16::new(if identity.has_key_run { INDEX_FLAG_KEY_RUN } else { 0 }),
         shard: U32::new(identity.shard),
         tenant_count: U32::new(tenants.len() as u32),
         type_count: U32::new(types.len() as u32),
@@ -306,7 +310,7 @@ impl IndexResident {
         if header.version.get() != INDEX_VERSION {
             return Err(IndexError::Version(header.version.get()));
         }
-        if header.flags.get() != 0 {
+        if header.flags.get() & !INDEX_FLAG_KEY_RUN != 0 {
             return Err(IndexError::UnknownFlags(header.flags.get()));
         }
         Ok(header.resident_bytes.get())
@@ -370,6 +374,7 @@ impl IndexResident {
             last_sequence: self.header.last_sequence.get(),
             next_ordinal: self.header.next_ordinal.get(),
             last_block_crc: self.header.last_block_crc.get(),
+            has_key_run: self.header.flags.get() & INDEX_FLAG_KEY_RUN != 0,
         }
     }
 

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod block;
 pub mod checkpoint;
 pub mod index;
+pub mod key_run;
 pub mod record;
 pub mod run;
 pub mod scan;

@@ -10,6 +10,7 @@
 use crate::event::EventBatch;
 use crate::format::batch::head_bytes;
 use crate::format::index::{IndexEvent, IndexIdentity, TenantSlice, encode_index, entity_filter_key};
+use crate::format::key_run::KeyEntry;
 use crate::format::run::{RunEntry, encode_run, run_filter_key, run_key};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::index::table::HashTable;
@@ -77,6 +78,8 @@ pub struct ActiveIndex {
     type_table: HashTable,
     tenant_type_entries: Vec<TenantTypeEntry>,
     tenant_type_table: HashTable,
+    /// Of the batches that have one, in their order, for the segment's key run.
+    idempotency_keys: Vec<KeyEntry>,
     /// Some tenant's positions have a hole: the segment is damaged and cannot be sealed.
     has_gap: bool,
 }
@@ -143,6 +146,7 @@ impl ActiveIndex {
             type_table: HashTable::new(),
             tenant_type_entries: Vec::new(),
             tenant_type_table: HashTable::new(),
+            idempotency_keys: Vec::new(),
             has_gap: false,
         }
     }
@@ -168,6 +172,8 @@ impl ActiveIndex {
         self.type_table.clear();
         self.tenant_type_entries.clear();
         self.tenant_type_table.clear();
+        // Most segments have few or none: this memory does not stay.
+        self.idempotency_keys = Vec::new();
         self.has_gap = false;
     }
 
@@ -177,6 +183,11 @@ impl ActiveIndex {
 
     pub fn has_gap(&self) -> bool {
         self.has_gap
+    }
+
+    /// What the segment's batches with an idempotency key are remembered by, in the order of admission.
+    pub fn idempotency_keys(&self) -> &[KeyEntry] {
+        &self.idempotency_keys
     }
 
     /// Everything before this ordinal may be shown.
@@ -221,8 +232,7 @@ impl ActiveIndex {
     pub fn insert_entity(&mut self, tenant: Tenant, fingerprint: u128, version: Version, position: Position) -> u32 {
         let number = self.entity_entries.len() as u32;
         self.entity_entries.push(EntityEntry { tenant, fingerprint, version, position, last: NO_EVENT });
-        let entries = &self.entity_entries;
-        self.entity_table.insert(fingerprint as u64, number, |n| entries[n as usize].fingerprint as u64);
+        self.entity_table.insert(fingerprint as u64, number);
         number
     }
 
@@ -244,8 +254,7 @@ impl ActiveIndex {
             let number = self.entity_entries.len() as u32 - 1;
             let entry = self.entity_entries[number as usize];
             assert!(entry.last == NO_EVENT);
-            let entries = &self.entity_entries;
-            self.entity_table.remove(entry.fingerprint as u64, number, |n| entries[n as usize].fingerprint as u64);
+            self.entity_table.remove(entry.fingerprint as u64, number);
             self.entity_entries.pop();
         }
     }
@@ -262,7 +271,8 @@ impl ActiveIndex {
         self.entity_entries[number as usize].version.0 -= 1;
     }
 
-    /// Adds the events of a batch that has its place in the segment. `entity_numbers` are those of the batch's events.
+    /// Adds the events of a batch that has its place in the segment and its versions. `entity_numbers` are those of the
+    /// batch's events.
     pub fn append(
         &mut self,
         batch: &EventBatch,
@@ -272,6 +282,9 @@ impl ActiveIndex {
         received_at: Micros,
     ) {
         assert!(entity_numbers.len() == batch.event_count());
+        if let Some(idempotency) = batch.idempotency() {
+            self.idempotency_keys.push(KeyEntry::new(batch, idempotency, first_position, received_at));
+        }
         let tenant = batch.tenant();
         let mut record_offset = batch_offset + head_bytes(batch.event_count()) as u32;
         let mut record_from = 0usize;
@@ -464,6 +477,7 @@ impl ActiveIndex {
     pub fn seal(&self, identity: &IndexIdentity) -> (Vec<u8>, Vec<u8>) {
         assert!(!self.has_gap);
         assert!(self.visible == self.event_count());
+        assert!(identity.has_key_run != self.idempotency_keys.is_empty());
         let mut order: Vec<u32> = (0..self.tenant_entries.len() as u32).collect();
         order.sort_unstable_by_key(|&number| self.tenant_entries[number as usize].tenant);
         let mut starts = vec![0u32; self.tenant_entries.len()];
@@ -576,8 +590,7 @@ impl ActiveIndex {
             timestamp_min: i64::MAX,
             timestamp_max: i64::MIN,
         });
-        let entries = &self.tenant_entries;
-        self.tenant_table.insert(u64::from(tenant.0), number, |n| u64::from(entries[n as usize].tenant.0));
+        self.tenant_table.insert(u64::from(tenant.0), number);
         number
     }
 
@@ -595,8 +608,7 @@ impl ActiveIndex {
             .expect("a record's type is UTF-8: it was encoded from a str, or checked when read");
         let number = self.type_entries.len() as u32;
         self.type_entries.push(TypeEntry { hash, text: text.into() });
-        let entries = &self.type_entries;
-        self.type_table.insert(hash, number, |n| entries[n as usize].hash);
+        self.type_table.insert(hash, number);
         number
     }
 
@@ -613,11 +625,7 @@ impl ActiveIndex {
         }
         let number = self.tenant_type_entries.len() as u32;
         self.tenant_type_entries.push(TenantTypeEntry { tenant, event_type, last: NO_EVENT });
-        let entries = &self.tenant_type_entries;
-        self.tenant_type_table.insert(tenant_type_hash(tenant, event_type), number, |n| {
-            let entry = &entries[n as usize];
-            tenant_type_hash(entry.tenant, entry.event_type)
-        });
+        self.tenant_type_table.insert(tenant_type_hash(tenant, event_type), number);
         number
     }
 }

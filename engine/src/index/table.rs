@@ -7,8 +7,8 @@ use crate::io::huge_vec;
 
 const EMPTY: u64 = 0;
 
-/// Invariant: fewer than half of the slots are taken; a slot holds `number + 1` below 32 bits of the hash, so that most
-/// other keys are told apart without looking at them.
+/// Invariant: fewer than half of the slots are taken; a slot holds `number + 1` below the 32 bits of the hash that decide
+/// where it stands. So most other keys are told apart without looking at them, and slots move without their keys.
 #[derive(Debug)]
 pub struct HashTable {
     slots: Vec<u64>,
@@ -17,7 +17,7 @@ pub struct HashTable {
 
 impl Default for HashTable {
     fn default() -> HashTable {
-        HashTable { slots: vec![EMPTY; 64], taken: 0 }
+        HashTable { slots: vec![EMPTY; SLOTS_MIN], taken: 0 }
     }
 }
 
@@ -34,7 +34,7 @@ impl HashTable {
     /// The number that a search from `hash` looks at first. Calling this for many hashes before searching for any lets
     /// the memory answer them together.
     pub fn first_candidate(&self, hash: u64) -> Option<u32> {
-        let slot = self.slots[home(hash, self.slots.len() - 1)];
+        let slot = self.slots[self.home(tag(hash))];
         (slot as u32).checked_sub(1)
     }
 
@@ -42,7 +42,7 @@ impl HashTable {
     pub fn find(&self, hash: u64, is_equal: impl Fn(u32) -> bool) -> Option<u32> {
         let mask = self.slots.len() - 1;
         let tag = tag(hash);
-        let mut at = home(hash, mask);
+        let mut at = self.home(tag);
         loop {
             let slot = self.slots[at];
             if slot == EMPTY {
@@ -55,33 +55,27 @@ impl HashTable {
         }
     }
 
-    /// Adds a number that is not there. `hash_of` gives the hash of any number that is, should the table grow.
-    pub fn insert(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
+    /// Adds a number that is not there.
+    pub fn insert(&mut self, hash: u64, number: u32) {
         if (self.taken + 1) * 2 > self.slots.len() {
-            // On huge pages: a large table is read at random, and small pages would cost more than the memory itself.
-            let mut bigger: Vec<u64> = huge_vec(self.slots.len() * 2);
-            bigger.resize(self.slots.len() * 2, EMPTY);
-            let slots = std::mem::replace(&mut self.slots, bigger);
-            for slot in slots.into_iter().filter(|&slot| slot != EMPTY) {
-                self.place(hash_of(slot as u32 - 1), slot);
-            }
+            self.resize(self.slots.len() * 2);
         }
         self.taken += 1;
-        self.place(hash, tag(hash) | u64::from(number + 1));
+        self.place(tag(hash) | u64::from(number + 1));
     }
 
     /// Removes a number that is there. Later slots of the same run move up, so that no search stops short of them:
     /// growing the table has put them in any order.
-    pub fn remove(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
+    pub fn remove(&mut self, hash: u64, number: u32) {
         let mask = self.slots.len() - 1;
-        let mut hole = home(hash, mask);
+        let mut hole = self.home(tag(hash));
         while self.slots[hole] as u32 != number + 1 {
             assert!(self.slots[hole] != EMPTY);
             hole = (hole + 1) & mask;
         }
         let mut at = (hole + 1) & mask;
         while self.slots[at] != EMPTY {
-            let home = home(hash_of(self.slots[at] as u32 - 1), mask);
+            let home = self.home(self.slots[at]);
             // Slots between its home and where it is hold others: it may fill the hole if that lies among them.
             if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
                 self.slots[hole] = self.slots[at];
@@ -93,30 +87,45 @@ impl HashTable {
         self.taken -= 1;
     }
 
-    fn place(&mut self, hash: u64, slot: u64) {
+    /// Gives memory back when hardly any slot is taken. Growing again costs no more than it did.
+    pub fn shrink(&mut self) {
+        if SLOTS_MIN < self.slots.len() && self.taken * 16 < self.slots.len() {
+            self.resize(self.slots.len() / 4);
+        }
+    }
+
+    fn resize(&mut self, slot_count: usize) {
+        // On huge pages: a large table is read at random, and small pages would cost more than the memory itself.
+        let mut slots: Vec<u64> = huge_vec(slot_count);
+        slots.resize(slot_count, EMPTY);
+        let slots = std::mem::replace(&mut self.slots, slots);
+        for slot in slots.into_iter().filter(|&slot| slot != EMPTY) {
+            self.place(slot);
+        }
+    }
+
+    fn place(&mut self, slot: u64) {
         let mask = self.slots.len() - 1;
-        let mut at = home(hash, mask);
+        let mut at = self.home(slot);
         while self.slots[at] != EMPTY {
             at = (at + 1) & mask;
         }
         self.slots[at] = slot;
     }
+
+    /// Where the search for a slot begins: its upper bits, scaled to the table.
+    fn home(&self, slot: u64) -> usize {
+        let upper = slot >> 32;
+        ((upper * self.slots.len() as u64) >> 32) as usize
+    }
 }
 
+const SLOTS_MIN: usize = 64;
 const TAG_MASK: u64 = !0 << 32;
 
-/// Fibonacci hashing: fingerprints are uniform already, small integers are not.
-fn spread(hash: u64) -> u64 {
-    hash.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
-
-fn home(hash: u64, mask: usize) -> usize {
-    (spread(hash) >> 24) as usize & mask
-}
-
-/// Bits that the place in the table does not depend on, for tables of up to 2^16 slots, and hardly for larger ones.
+/// Fibonacci hashing: fingerprints are uniform already, small integers are not. The upper half of the product is the best of it.
 fn tag(hash: u64) -> u64 {
-    spread(hash.rotate_left(32)) & TAG_MASK
+    hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) & TAG_MASK
 }
 
 #[cfg(test)]
@@ -128,7 +137,7 @@ mod tests {
         let keys: Vec<u64> = (0..5_000).map(|i| i * 7).collect();
         let mut table = HashTable::new();
         for (number, &key) in keys.iter().enumerate() {
-            table.insert(key, number as u32, |n| keys[n as usize]);
+            table.insert(key, number as u32);
         }
         for (number, &key) in keys.iter().enumerate() {
             assert_eq!(table.find(key, |n| keys[n as usize] == key), Some(number as u32));
@@ -137,14 +146,29 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_empties_shrinks_and_still_finds() {
+        let mut table = HashTable::new();
+        (0..10_000u32).for_each(|number| table.insert(u64::from(number), number));
+        let grown = table.slots.len();
+        for number in 0..9_990u32 {
+            table.remove(u64::from(number), number);
+            table.shrink();
+        }
+        assert!(table.slots.len() <= 256 && 256 < grown);
+        assert!(
+            (0..10_000u32).all(|number| table.find(u64::from(number), |n| n == number).is_some() == (9_990 <= number))
+        );
+    }
+
+    #[test]
     fn a_removed_number_hides_no_other() {
         let keys: Vec<u64> = (0..2_000).map(|i| i % 37).collect();
         let mut table = HashTable::new();
         for number in 0..2_000u32 {
-            table.insert(keys[number as usize], number, |n| keys[n as usize]);
+            table.insert(keys[number as usize], number);
         }
         for number in (0..2_000u32).filter(|number| number % 3 == 0) {
-            table.remove(keys[number as usize], number, |n| keys[n as usize]);
+            table.remove(keys[number as usize], number);
         }
         for number in 0..2_000u32 {
             let found = table.find(keys[number as usize], |n| n == number);

@@ -70,6 +70,9 @@ pub enum Site {
     /// An entity run's bytes, and its name.
     RunFile,
     RunDir,
+    /// A key run's bytes, and its name.
+    KeyRunFile,
+    KeyRunDir,
     /// The rename of a retired segment back into the pool.
     RetireDir,
     /// A cut tail's copy in the quarantine, and its name.
@@ -81,7 +84,7 @@ pub enum Site {
 }
 
 impl Site {
-    pub const ALL: [Site; 15] = [
+    pub const ALL: [Site; 17] = [
         Site::Block,
         Site::Interval,
         Site::Superblock,
@@ -93,6 +96,8 @@ impl Site {
         Site::IndexDir,
         Site::RunFile,
         Site::RunDir,
+        Site::KeyRunFile,
+        Site::KeyRunDir,
         Site::RetireDir,
         Site::QuarantineFile,
         Site::QuarantineDir,

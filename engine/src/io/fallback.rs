@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -22,7 +22,8 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with};
 use super::disk::{DiskDone, DiskError, DiskOp, DiskResult, Persist, ReadFrom};
 use super::fs::{RealFile, disk_error, real};
 use super::ring::{
-    AcceptTrouble, Completion, Doorbell, End, ReceiveBuffer, RingConfig, RingNumber, SocketId, SyncMode, accept_trouble,
+    AcceptTrouble, Completion, Datagram, Doorbell, End, ReceiveBuffer, RingConfig, RingNumber, SocketId, SyncMode,
+    accept_trouble, receive_datagram,
 };
 use super::slab::{SLOTS_MAX, Slab};
 use crate::limits::ALIGNMENT;
@@ -43,6 +44,7 @@ const INTO_BYTES_MAX: usize = 256 << 10;
 const DOORBELL: u64 = 0;
 const LISTENER: u64 = 1;
 const SOCKET: u64 = 2;
+const DATAGRAMS: u64 = 3;
 
 fn tag(kind: u64, slot: u32, generation: u32) -> epoll::EventData {
     assert!(slot < SLOTS_MAX);
@@ -55,6 +57,7 @@ pub(super) struct Fallback {
     sync: SyncMode,
     sockets: Slab<Socket>,
     listeners: Slab<Listener>,
+    datagrams: Slab<Datagrams>,
     buffers: Vec<Vec<u8>>,
     free: Vec<u16>,
     /// Sockets whose receive waits for a free buffer.
@@ -97,6 +100,13 @@ struct Listener {
     is_armed: bool,
 }
 
+struct Datagrams {
+    socket: UdpSocket,
+    token: u32,
+    /// epoll tells when there is one.
+    is_armed: bool,
+}
+
 impl Fallback {
     pub fn new(config: &RingConfig) -> io::Result<Fallback> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -109,6 +119,7 @@ impl Fallback {
             sync: config.sync,
             sockets: Slab::new(config.sockets_max.min(SLOTS_MAX)),
             listeners: Slab::new(SLOTS_MAX),
+            datagrams: Slab::new(SLOTS_MAX),
             buffers: (0..count).map(|_| vec![0; config.receive_buffer_bytes as usize]).collect(),
             free: (0..count).rev().collect(),
             starved: VecDeque::new(),
@@ -378,6 +389,12 @@ impl Fallback {
         }
     }
 
+    pub fn shutdown_read(&mut self, id: SocketId) {
+        let Some(socket) = self.socket(id) else { return };
+        // A peer that is gone already sends no more.
+        let _ = socket.stream.shutdown(std::net::Shutdown::Read);
+    }
+
     pub fn close(&mut self, id: SocketId) {
         if self.socket(id).is_none() {
             return;
@@ -434,6 +451,62 @@ impl Fallback {
         }
     }
 
+    // ── datagrams ──
+
+    pub fn watch_datagrams(&mut self, socket: UdpSocket, token: u32) -> io::Result<()> {
+        assert!(self.find_datagrams(token).is_none());
+        let Ok((slot, generation)) = self.datagrams.insert(Datagrams { socket, token, is_armed: false }) else {
+            panic!("more than {SLOTS_MAX} datagram sockets");
+        };
+        let armed = self.arm_datagrams(slot, generation);
+        if armed.is_err() {
+            self.datagrams.remove(slot, generation);
+        }
+        armed
+    }
+
+    pub fn take_datagram(&mut self, token: u32, into: &mut [u8]) -> Option<Datagram> {
+        let (slot, generation) = self.find_datagrams(token)?;
+        let datagrams = self.datagrams.get(slot, generation).expect("just found");
+        let taken = receive_datagram(&datagrams.socket, into);
+        if taken.is_none() && self.arm_datagrams(slot, generation).is_err() {
+            // Out of watches or memory: whoever asks again arms it again.
+            self.events.push_back(Completion::DatagramsReady { token });
+        }
+        taken
+    }
+
+    pub fn forget_datagrams(&mut self, token: u32) {
+        let Some((slot, generation)) = self.find_datagrams(token) else { return };
+        // Closing takes it out of epoll.
+        self.datagrams.remove(slot, generation);
+    }
+
+    fn find_datagrams(&mut self, token: u32) -> Option<(u32, u32)> {
+        let mut all = self.datagrams.iter_mut();
+        all.find(|(_, _, known)| known.token == token).map(|(slot, generation, _)| (slot, generation))
+    }
+
+    fn arm_datagrams(&mut self, slot: u32, generation: u32) -> io::Result<()> {
+        let datagrams = self.datagrams.get_mut(slot, generation).expect("armed while watched");
+        if !datagrams.is_armed {
+            let data = tag(DATAGRAMS, slot, generation);
+            epoll::add(&self.epoll, &datagrams.socket, data, epoll::EventFlags::IN)?;
+            datagrams.is_armed = true;
+        }
+        Ok(())
+    }
+
+    /// Told once, and not again for each datagram that follows.
+    fn on_datagrams(&mut self, slot: u32, generation: u32) {
+        let Some(datagrams) = self.datagrams.get_mut(slot, generation) else { return };
+        if std::mem::replace(&mut datagrams.is_armed, false) {
+            // It cannot fail for a descriptor that is watched.
+            let _ = epoll::delete(&self.epoll, &datagrams.socket);
+            self.events.push_back(Completion::DatagramsReady { token: datagrams.token });
+        }
+    }
+
     // ── waiting ──
 
     pub fn doorbell(&self) -> &Arc<Doorbell> {
@@ -477,6 +550,7 @@ impl Fallback {
                 }
             }
             LISTENER => self.on_listener(slot, generation),
+            DATAGRAMS => self.on_datagrams(slot, generation),
             _ => {
                 // An event of a socket that an earlier event of this round has closed finds nothing.
                 let id = SocketId { slot, generation };

@@ -21,5 +21,7 @@ pub use buffer::{Buffer, BufferPool, huge_vec};
 pub use disk::{Disk, DiskDone, DiskError, DiskFile, DiskOp, DiskResult, Fill, Persist, ReadFrom, Site};
 pub use fs::{DataDirError, FsDisk};
 pub use map::Map;
-pub use ring::{Completion, End, IoMode, ReceiveBuffer, Remote, Ring, RingConfig, RingError, SocketId, SyncMode};
+pub use ring::{
+    Completion, Datagram, End, IoMode, ReceiveBuffer, Remote, Ring, RingConfig, RingError, SocketId, SyncMode,
+};
 pub use worker::Worker;

@@ -6,6 +6,7 @@
 //! ```text
 //! receive ─► Received* ─► ReceiveEnded           receive_into ─► ReceivedInto | ReceiveEnded
 //! send ─► Sent            disk ─► Disk           close ─► ends of whatever was under way ─► Closed
+//! watch_datagrams ─► DatagramsReady ─► take_datagram, until there is none ─► DatagramsReady ─► ...
 //! ```
 //!
 //! Must never: interpret a byte, hold back a completion, or end an operation twice.
@@ -13,7 +14,7 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recvfrom};
 
 use super::buffer::BufferPool;
 use super::disk::{DiskDone, DiskOp};
@@ -156,9 +159,23 @@ pub enum Completion {
     Closed {
         socket: SocketId,
     },
+    /// `take_datagram` has something, or was never asked. Told once, until it has been asked and had nothing.
+    DatagramsReady {
+        token: u32,
+    },
     Disk(DiskDone),
     /// Somebody called `Remote::wake` or `wake_peer` since the last `Woken`.
     Woken,
+}
+
+/// One datagram, as far as it fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagram {
+    /// Bytes at the start of what it was taken into. A datagram may be empty.
+    pub bytes: usize,
+    /// It was longer than that.
+    pub is_truncated: bool,
+    pub from: SocketAddr,
 }
 
 /// Why there is no ring.
@@ -383,9 +400,36 @@ impl Ring {
         backend!(self, ring => ring.shutdown_write(socket));
     }
 
+    /// Ends the input where it is: what the kernel holds by then can still be received, and behind it comes `End::Eof`.
+    /// A peer that goes on sending may get a little more in between.
+    pub fn shutdown_read(&mut self, socket: SocketId) {
+        backend!(self, ring => ring.shutdown_read(socket));
+    }
+
     /// Cancels what is under way and closes the socket. Ends as `Completion::Closed`.
     pub fn close(&mut self, socket: SocketId) {
         backend!(self, ring => ring.close(socket));
+    }
+
+    /// Watches a bound socket, and tells whenever there is a datagram to take. Where the machine has no watch left, that
+    /// is an error and the socket is closed.
+    ///
+    /// # Panics
+    /// If the token is already watched.
+    pub fn watch_datagrams(&mut self, socket: UdpSocket, token: u32) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        backend!(self, ring => ring.watch_datagrams(socket, token))
+    }
+
+    /// The next datagram, if there is one; what does not fit into `into` is cut off. `None` also where the token is not
+    /// watched. Whoever asks no more leaves the rest with the kernel, and hears nothing until there was none.
+    pub fn take_datagram(&mut self, token: u32, into: &mut [u8]) -> Option<Datagram> {
+        backend!(self, ring => ring.take_datagram(token, into))
+    }
+
+    /// Closes a socket that was watched.
+    pub fn forget_datagrams(&mut self, token: u32) {
+        backend!(self, ring => ring.forget_datagrams(token));
     }
 
     /// What a buffer holds.
@@ -472,6 +516,21 @@ fn check_disk_op(op: &DiskOp) {
     if is_aligned {
         assert!(offset.is_multiple_of(crate::limits::ALIGNMENT as u64));
         assert!(bytes.is_multiple_of(crate::limits::ALIGNMENT));
+    }
+}
+
+/// Takes a datagram from a socket that does not block. `None`: there is none.
+pub(super) fn receive_datagram(socket: &UdpSocket, into: &mut [u8]) -> Option<Datagram> {
+    loop {
+        let (bytes, whole_bytes, from) = match recvfrom(socket, &mut *into, RecvFlags::TRUNC) {
+            Ok(received) => received,
+            Err(Errno::AGAIN) => return None,
+            // Also what an ICMP error leaves behind, which says nothing about the next datagram.
+            Err(Errno::INTR | Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => continue,
+            Err(_) => return None,
+        };
+        let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
+        return Some(Datagram { bytes, is_truncated: bytes < whole_bytes, from });
     }
 }
 

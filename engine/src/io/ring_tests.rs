@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -760,4 +760,76 @@ fn the_notice_names_the_backend() {
     assert!(ring.notice().contains("epoll"));
     let ring = Ring::new(config(IoMode::Auto)).unwrap();
     assert_eq!(ring.is_uring(), ring.notice().contains("io_uring ("));
+}
+
+#[test]
+fn what_the_kernel_holds_is_received_behind_the_end_of_input() {
+    on_both(|config| {
+        let (mut host, address) = Host::listening(config);
+        let mut stream = TcpStream::connect(address).unwrap();
+        let socket = host.accept();
+        let sent = pattern(100_000);
+        stream.write_all(&sent).unwrap();
+        host.ring.shutdown_read(socket);
+        host.ring.receive(socket);
+        let mut received = Vec::new();
+        loop {
+            match host.next() {
+                Completion::Received { buffer, .. } => {
+                    received.extend_from_slice(host.ring.bytes(&buffer));
+                    host.ring.recycle(buffer);
+                }
+                Completion::ReceiveEnded { end: End::Eof, .. } => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(received == sent);
+        // One that receives already is told of the end too.
+        let _other = TcpStream::connect(address).unwrap();
+        let other = host.accept();
+        host.ring.receive(other);
+        assert!(host.poll().is_none());
+        host.ring.shutdown_read(other);
+        let end = host.next();
+        assert!(matches!(end, Completion::ReceiveEnded { socket, end: End::Eof, .. } if socket == other), "{end:?}");
+    });
+}
+
+#[test]
+fn datagrams_are_told_once_until_there_is_none() {
+    on_both(|config| {
+        let mut host = Host::new(config);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        host.ring.watch_datagrams(socket, 3).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let from = client.local_addr().unwrap();
+        let mut into = [0; 8];
+        for round in 0..3 {
+            for datagram in [&b"one"[..], b"", b"longer than eight"] {
+                client.send_to(datagram, address).unwrap();
+            }
+            assert!(matches!(host.next(), Completion::DatagramsReady { token: 3 }), "{round}");
+            let mut take = || host.ring.take_datagram(3, &mut into);
+            assert_eq!(take(), Some(Datagram { bytes: 3, is_truncated: false, from }));
+            assert_eq!(take(), Some(Datagram { bytes: 0, is_truncated: false, from }));
+            // Nobody is told of what waits already.
+            assert!(host.poll().is_none());
+            let last = host.ring.take_datagram(3, &mut into);
+            assert_eq!(last, Some(Datagram { bytes: 8, is_truncated: true, from }));
+            assert_eq!(&into, b"longer t");
+            assert_eq!(host.ring.take_datagram(3, &mut into), None);
+            assert_eq!(host.ring.take_datagram(3, &mut into), None);
+            assert!(host.poll().is_none());
+        }
+        host.ring.forget_datagrams(3);
+        assert!(host.poll().is_none());
+        assert_eq!(host.ring.take_datagram(3, &mut into), None);
+        // Its token is free for another.
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = other.local_addr().unwrap();
+        host.ring.watch_datagrams(other, 3).unwrap();
+        client.send_to(b"x", address).unwrap();
+        assert!(matches!(host.next(), Completion::DatagramsReady { token: 3 }));
+    });
 }

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -26,8 +26,8 @@ use super::disk::{DiskDone, DiskError, DiskFile, DiskOp, DiskResult, Persist, Re
 use super::files::{FILES_MAX, FileTable, Place};
 use super::fs::{disk_error, real};
 use super::ring::{
-    AcceptTrouble, Completion, Doorbell, End, ReceiveBuffer, Remote, RingConfig, RingError, RingNumber, SocketId,
-    SyncMode, accept_trouble,
+    AcceptTrouble, Completion, Datagram, Doorbell, End, ReceiveBuffer, Remote, RingConfig, RingError, RingNumber,
+    SocketId, SyncMode, accept_trouble, receive_datagram,
 };
 use super::slab::{SLOTS_MAX, Slab};
 use crate::limits::ALIGNMENT;
@@ -50,10 +50,12 @@ enum Kind {
     MessageSent,
     /// A peer's message to us.
     Message,
+    /// Our poll of a datagram socket.
+    Datagrams,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 10] = [
         Kind::Accept,
         Kind::Receive,
         Kind::Send,
@@ -63,6 +65,7 @@ impl Kind {
         Kind::Doorbell,
         Kind::MessageSent,
         Kind::Message,
+        Kind::Datagrams,
     ];
 
     fn tag(self, slot: u32, generation: u32) -> u64 {
@@ -104,6 +107,7 @@ pub(super) struct Uring {
     sync: SyncMode,
     sockets: Slab<Socket>,
     listeners: Slab<Listener>,
+    datagrams: Slab<Datagrams>,
     disk: Slab<DiskFlight>,
     messages: Slab<Arc<Doorbell>>,
     provided: Provided,
@@ -152,6 +156,14 @@ struct Listener {
     listener: TcpListener,
     token: u32,
     state: Accepting,
+}
+
+struct Datagrams {
+    socket: UdpSocket,
+    token: u32,
+    /// The kernel tells when there is one.
+    is_armed: bool,
+    is_forgotten: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +221,7 @@ impl Uring {
             sync: config.sync,
             sockets: Slab::new(config.sockets_max.min(SLOTS_MAX)),
             listeners: Slab::new(SLOTS_MAX),
+            datagrams: Slab::new(SLOTS_MAX),
             disk: Slab::new(DISK_MAX),
             messages: Slab::new(MESSAGES_MAX),
             provided,
@@ -679,6 +692,12 @@ impl Uring {
         }
     }
 
+    pub fn shutdown_read(&mut self, id: SocketId) {
+        let Some(socket) = self.open_socket(id) else { return };
+        // A peer that is gone already sends no more.
+        let _ = socket.stream.shutdown(std::net::Shutdown::Read);
+    }
+
     pub fn close(&mut self, id: SocketId) {
         let Some(socket) = self.open_socket(id) else { return };
         socket.is_closing = true;
@@ -713,6 +732,66 @@ impl Uring {
     /// A socket that is neither closed nor closing.
     fn open_socket(&mut self, id: SocketId) -> Option<&mut Socket> {
         self.sockets.get_mut(id.slot, id.generation).filter(|socket| !socket.is_closing)
+    }
+
+    // ── datagrams ──
+
+    pub fn watch_datagrams(&mut self, socket: UdpSocket, token: u32) -> io::Result<()> {
+        assert!(self.find_datagrams(token).is_none());
+        let watched = Datagrams { socket, token, is_armed: false, is_forgotten: false };
+        let Ok((slot, generation)) = self.datagrams.insert(watched) else {
+            panic!("more than {SLOTS_MAX} datagram sockets");
+        };
+        self.arm_datagrams(slot, generation);
+        Ok(())
+    }
+
+    pub fn take_datagram(&mut self, token: u32, into: &mut [u8]) -> Option<Datagram> {
+        let (slot, generation) = self.find_datagrams(token)?;
+        let datagrams = self.datagrams.get(slot, generation).expect("just found");
+        let taken = receive_datagram(&datagrams.socket, into);
+        if taken.is_none() {
+            self.arm_datagrams(slot, generation);
+        }
+        taken
+    }
+
+    pub fn forget_datagrams(&mut self, token: u32) {
+        let Some((slot, generation)) = self.find_datagrams(token) else { return };
+        let datagrams = self.datagrams.get_mut(slot, generation).expect("just found");
+        datagrams.is_forgotten = true;
+        if datagrams.is_armed {
+            self.cancel(Kind::Datagrams.tag(slot, generation));
+        } else {
+            self.datagrams.remove(slot, generation);
+        }
+    }
+
+    fn find_datagrams(&mut self, token: u32) -> Option<(u32, u32)> {
+        let mut all = self.datagrams.iter_mut();
+        all.find(|(_, _, known)| known.token == token && !known.is_forgotten)
+            .map(|(slot, generation, _)| (slot, generation))
+    }
+
+    /// One poll that ends with the first datagram: one that was told is not told again for each that follows it.
+    fn arm_datagrams(&mut self, slot: u32, generation: u32) {
+        let datagrams = self.datagrams.get_mut(slot, generation).expect("armed while watched");
+        if std::mem::replace(&mut datagrams.is_armed, true) {
+            return;
+        }
+        let poll = opcode::PollAdd::new(Fd(datagrams.socket.as_raw_fd()), libc::POLLIN as u32).build();
+        self.push_one(poll.user_data(Kind::Datagrams.tag(slot, generation)));
+    }
+
+    fn on_datagrams(&mut self, slot: u32, generation: u32) {
+        let datagrams = self.datagrams.get_mut(slot, generation).expect("a socket outlives its poll");
+        datagrams.is_armed = false;
+        if datagrams.is_forgotten {
+            self.datagrams.remove(slot, generation);
+        } else {
+            // Also where the poll failed: whoever asks finds nothing, and arms it again.
+            self.events.push_back(Completion::DatagramsReady { token: datagrams.token });
+        }
     }
 
     // ── waking ──
@@ -871,8 +950,8 @@ impl Uring {
 
     #[expect(unsafe_code, reason = "the kernel is handed memory")]
     fn try_push(&mut self, entries: &[squeue::Entry]) -> bool {
-        // SAFETY: every entry refers to memory and descriptors in `sockets`, `listeners`, `disk`, `provided` or
-        // `doorbell`, in allocations that do not move. They stay there until the completion with the entry's tag has
+        // SAFETY: every entry refers to memory and descriptors in `sockets`, `listeners`, `datagrams`, `disk`,
+        // `provided` or `doorbell`, in allocations that do not move. They stay there until the completion with the entry's tag has
         // come; `drop` waits for those that are left, and leaks what does not come back.
         unsafe { self.ring.submission().push_multiple(entries) }.is_ok()
     }
@@ -918,6 +997,7 @@ impl Uring {
                 }
             }
             Kind::Message => self.woken(),
+            Kind::Datagrams => self.on_datagrams(slot, generation),
         }
     }
 
@@ -976,6 +1056,7 @@ impl Drop for Uring {
         // Whatever the kernel still writes to must not become somebody else's memory.
         std::mem::forget(std::mem::replace(&mut self.sockets, Slab::new(0)));
         std::mem::forget(std::mem::replace(&mut self.listeners, Slab::new(0)));
+        std::mem::forget(std::mem::replace(&mut self.datagrams, Slab::new(0)));
         std::mem::forget(std::mem::replace(&mut self.disk, Slab::new(0)));
         std::mem::forget(std::mem::replace(&mut self.provided, Provided::new(1, 1)));
         std::mem::forget(std::mem::take(&mut self.arenas));

@@ -3,11 +3,13 @@
 //! Must never: leave a trace of a refused batch in the index, or let a batch span two blocks.
 
 use crate::event::NO_EXPECTED_VERSION;
-use crate::format::batch::{encode_batch, head_bytes};
+use crate::format::batch::{BatchHead, encode_batch, head_bytes};
 use crate::format::block::{BLOCK_HEADER_BYTES, block_bytes};
+use crate::format::key_run::KeyEntry;
 use crate::ids::{BlockSequence, Position, Version};
 use crate::limits::{POSITION_MAX, SHARD_TENANTS_MAX};
 use crate::shard::commit::{Durability, WaitingAck};
+use crate::shard::keys::answer_replay;
 use crate::shard::tenants::TenantState;
 use crate::shard::{Ack, AppendError, Appended, Now, Output, Pending, Shard};
 
@@ -17,22 +19,31 @@ enum Place {
     /// Something must complete first.
     Later,
     Never(AppendError),
-    /// Never, because of what was appended before it.
-    Exceeds(AppendError),
+    /// Never: what was appended before it says what its answer is.
+    Answered(Result<Appended, AppendError>),
 }
 
 impl Shard {
-    /// Admits pending batches in order until one has to wait.
+    /// Admits pending batches in order until one has to wait. Behind one that found the storage full none is admitted in the
+    /// same pass, however small it is: a sender that keeps its order sends it and all that follow it again.
     pub(super) fn admit_pending(&mut self, now: Now, out: &mut Output) {
-        while let Some(pending) = self.pending.pop_front() {
+        let mut is_full = false;
+        while let Some(mut pending) = self.pending.pop_front() {
             if let Some(reason) = self.latch {
                 self.answer_refused(pending, AppendError::ReadOnly(reason), out);
                 continue;
             }
-            match self.make_place(&pending, now, out) {
+            if is_full {
+                self.answer_refused(pending, AppendError::StorageFull, out);
+                continue;
+            }
+            match self.make_place(&mut pending, now, out) {
                 Place::Ready => self.admit(pending, now, out),
-                Place::Never(error) => self.answer_refused(pending, error, out),
-                Place::Exceeds(error) => self.answer_behind_appended(pending, error, out),
+                Place::Never(error) => {
+                    is_full = error == AppendError::StorageFull;
+                    self.answer_refused(pending, error, out);
+                }
+                Place::Answered(result) => self.answer_behind_appended(pending, result, out),
                 Place::Later => {
                     self.pending.push_front(pending);
                     return;
@@ -42,12 +53,21 @@ impl Shard {
     }
 
     /// Makes sure that the open block, its segment and the index can take the batch.
-    fn make_place(&mut self, pending: &Pending, now: Now, out: &mut Output) -> Place {
+    fn make_place(&mut self, pending: &mut Pending, now: Now, out: &mut Output) -> Place {
         let tenant = pending.batch.tenant();
         let event_count = pending.batch.event_count();
         let records_bytes = pending.batch.records().len();
         let batch_bytes = head_bytes(event_count) + records_bytes;
         let known = self.tenants.get(tenant).copied();
+        // Before anything may refuse it: what was stored once is answered, however full everything is by now.
+        if let Some(idempotency) = pending.batch.idempotency()
+            && let Some(state) = &known
+            && let Some(original) = self.keys.find(tenant, &idempotency.key, state.received_at(now.wall))
+        {
+            let answer = answer_replay(&mut pending.batch, idempotency, original);
+            self.stats.batches_replayed += u64::from(answer.is_ok());
+            return Place::Answered(answer);
+        }
         if known.is_none() && self.is_full_of_tenants() {
             return Place::Never(AppendError::TenantLimit);
         }
@@ -68,7 +88,7 @@ impl Shard {
         // Before a block or a segment is begun for it: a tenant at its limit costs the disk nothing.
         let limits = self.limits(tenant);
         if let Err(error) = limits.check(&state, now.wall, event_count as u64, records_bytes as u64) {
-            return Place::Exceeds(error);
+            return Place::Answered(Err(error));
         }
         loop {
             let Some(segment) = &self.segment else {
@@ -119,7 +139,7 @@ impl Shard {
 
     fn admit(&mut self, mut pending: Pending, now: Now, out: &mut Output) {
         if let Err(conflict) = self.take_versions(&mut pending.batch) {
-            self.answer_behind_appended(pending, conflict, out);
+            self.answer_behind_appended(pending, Err(conflict), out);
             return;
         }
         let Pending { ticket, batch } = pending;
@@ -133,10 +153,13 @@ impl Shard {
         let batch_offset = segment_offset as usize + BLOCK_HEADER_BYTES + open.used();
         let batch_bytes = encode_batch(
             open.free_bytes(),
-            tenant,
-            batch.source() as u8,
-            first_position,
-            received_at,
+            &BatchHead {
+                tenant,
+                source: batch.source() as u8,
+                idempotency: batch.idempotency(),
+                first_position,
+                received_at,
+            },
             batch.keys.iter().map(|key| key.version),
             batch.records(),
         );
@@ -144,10 +167,13 @@ impl Shard {
         self.active.append(&batch, &self.entity_numbers, batch_offset as u32, first_position, received_at);
         state.take(first_position, received_at, batch.event_count() as u64, batch.records().len() as u64);
         self.tenants.set(tenant, state);
+        if let Some(idempotency) = batch.idempotency() {
+            self.keys.insert(KeyEntry::new(&batch, idempotency, first_position, received_at));
+        }
         self.next_ordinal += batch.event_count() as u64;
         self.stats.batches_appended += 1;
         self.stats.events_appended += batch.event_count() as u64;
-        let ack = Ack { ticket, batch, result: Ok(Appended { first_position, received_at }) };
+        let ack = Ack { ticket, batch, result: Ok(Appended { first_position, received_at, is_replay: false }) };
         self.answer_with(self.next_sequence, ack, out);
     }
 
@@ -195,10 +221,10 @@ impl Shard {
         Ok(())
     }
 
-    /// Refuses with an answer that tells of state that may not be durable yet: it leaves with the prefix it depends on.
-    fn answer_behind_appended(&mut self, pending: Pending, error: AppendError, out: &mut Output) {
+    /// Gives an answer that tells of state that may not be durable yet: it leaves with the prefix it depends on.
+    fn answer_behind_appended(&mut self, pending: Pending, result: Result<Appended, AppendError>, out: &mut Output) {
         self.pending_bytes -= pending.batch.records().len();
-        let ack = Ack { ticket: pending.ticket, batch: pending.batch, result: Err(error) };
+        let ack = Ack { ticket: pending.ticket, batch: pending.batch, result };
         self.answer_with(self.appended_sequence(), ack, out);
     }
 

@@ -6,14 +6,16 @@
 use std::sync::Arc;
 
 use crate::format::index::{IndexError, IndexIdentity, IndexResident};
+use crate::format::key_run::KeyRunError;
 use crate::format::run::{RunError, RunView};
 use crate::format::segment::SegmentHeader;
-use crate::ids::{Micros, SegmentNumber, ShardNumber};
+use crate::ids::{Micros, Position, SegmentNumber, ShardNumber, Tenant};
 use crate::index::active::ActiveIndex;
 use crate::index::entities::merge_runs;
 use crate::index::sealed::{SealedSegment, SegmentFile};
 use crate::io::{Disk, DiskError, DiskFile, Fill, Site};
 use crate::limits::ALIGNMENT;
+use crate::shard::keys::runs::{KeyRun, merge_key_runs, publish_key_run};
 use crate::shard::names::{ASIDE_SUFFIX, ShardEntry, free_path, index_path, log_path, parse_name, run_path};
 
 /// What every file of a shard says about where it belongs.
@@ -32,7 +34,7 @@ pub struct ShardHome {
 pub enum Job {
     /// Take a segment from the pool, or make one, and put it into the log under `number`.
     Prepare { home: ShardHome, number: SegmentNumber, epoch: u64, now: Micros, fill: Fill },
-    /// Write the index and the run of a full segment. `sync_segment`: its blocks were not written durably.
+    /// Write the index and the runs of a full segment. `sync_segment`: its blocks were not written durably.
     Seal {
         home: ShardHome,
         index: Arc<ActiveIndex>,
@@ -42,6 +44,8 @@ pub enum Job {
     },
     /// Replace runs, newest first, by one.
     Merge { home: ShardHome, runs: Vec<Arc<RunView>>, seed: u64 },
+    /// Replace key runs, oldest first, by one of the keys that are not before their tenant's floor.
+    MergeKeys { home: ShardHome, runs: Vec<KeyRun>, floors: Vec<(Tenant, Position)> },
     /// Put a segment that nobody reads any more back into the pool. `sync_first`: the open segment, if its blocks are
     /// not written durably, since its checkpoint replaces what goes.
     Retire { home: ShardHome, number: SegmentNumber, sync_first: Option<DiskFile> },
@@ -51,9 +55,18 @@ pub enum Job {
 #[derive(Debug)]
 pub enum JobDone {
     Prepared { number: SegmentNumber, result: Result<Arc<SegmentFile>, JobError> },
-    Sealed { number: SegmentNumber, result: Result<(Arc<SealedSegment>, Arc<RunView>), JobError> },
+    Sealed { number: SegmentNumber, result: Result<Sealed, JobError> },
     Merged { result: Result<Arc<RunView>, JobError> },
+    KeysMerged { result: Result<KeyRun, JobError> },
     Retired { number: SegmentNumber, result: Result<(), JobError> },
+}
+
+/// A segment that was sealed, and what was written beside its index.
+#[derive(Debug)]
+pub struct Sealed {
+    pub segment: Arc<SealedSegment>,
+    pub run: Arc<RunView>,
+    pub key_run: Option<KeyRun>,
 }
 
 /// Why a job failed.
@@ -63,6 +76,7 @@ pub enum JobError {
     /// What was just written does not read back as an index or a run.
     Index(IndexError),
     Run(RunError),
+    KeyRun(KeyRunError),
 }
 
 impl From<DiskError> for JobError {
@@ -83,6 +97,9 @@ impl Job {
                 JobDone::Sealed { number, result: seal(disk, &home, &index, segment, &identity, sync_segment) }
             }
             Job::Merge { home, runs, seed } => JobDone::Merged { result: merge(disk, &home, &runs, seed) },
+            Job::MergeKeys { home, runs, floors } => {
+                JobDone::KeysMerged { result: merge_key_runs(disk, &home, &runs, floors) }
+            }
             Job::Retire { home, number, sync_first } => {
                 JobDone::Retired { number, result: retire(disk, &home, number, sync_first) }
             }
@@ -134,7 +151,7 @@ fn make(disk: &dyn Disk, home: &ShardHome, number: SegmentNumber, fill: Fill) ->
     Ok((path, file))
 }
 
-/// Seals a full segment: the run first, the index last, since the index is what says that the segment is sealed.
+/// Seals a full segment: the runs first, the index last, since the index is what says that the segment is sealed.
 pub fn seal(
     disk: &dyn Disk,
     home: &ShardHome,
@@ -142,12 +159,16 @@ pub fn seal(
     segment: Arc<SegmentFile>,
     identity: &IndexIdentity,
     sync_segment: bool,
-) -> Result<(Arc<SealedSegment>, Arc<RunView>), JobError> {
+) -> Result<Sealed, JobError> {
     if sync_segment {
         disk.sync(&segment.file, Site::Interval)?;
     }
-    let (index_bytes, run_bytes) = index.seal(identity);
     let number = segment.number;
+    let key_run = match index.idempotency_keys() {
+        [] => None,
+        keys => Some(publish_key_run(disk, home, number.0, number.0, keys)?),
+    };
+    let (index_bytes, run_bytes) = index.seal(identity);
     let run_file =
         publish(disk, &home.dir, &run_path(&home.dir, number.0, number.0), &run_bytes, Site::RunFile, Site::RunDir)?;
     let run = RunView::open(disk.map(&run_file, run_bytes.len() as u64)?).map_err(JobError::Run)?;
@@ -156,7 +177,8 @@ pub fn seal(
     let resident_bytes = IndexResident::resident_bytes(&index_bytes).map_err(JobError::Index)?;
     let map = disk.map(&index_file, resident_bytes)?;
     let resident = IndexResident::open(map, index_bytes.len() as u64).map_err(JobError::Index)?;
-    Ok((Arc::new(SealedSegment { segment, index_file, resident }), Arc::new(run)))
+    let segment = Arc::new(SealedSegment { segment, index_file, resident });
+    Ok(Sealed { segment, run: Arc::new(run), key_run })
 }
 
 fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) -> Result<Arc<RunView>, JobError> {

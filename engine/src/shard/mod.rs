@@ -11,6 +11,7 @@
 mod admit;
 mod commit;
 pub mod jobs;
+mod keys;
 pub mod names;
 mod quota;
 mod reader;
@@ -32,6 +33,8 @@ use crate::query::active::{ActiveAnswer, ActiveRequest};
 pub use commit::Durability;
 use commit::{InFlight, OpenBlock, SyncInFlight, WaitingAck};
 use jobs::{Job, JobDone, ShardHome};
+use keys::runs::KeyRuns;
+pub use keys::{KeyBounds, KeyRun, KeyWindow};
 pub use quota::{Limits, QuotaKind, Usage};
 use segments::{Frozen, NextSegment, OpenSegment};
 use tenants::{TenantMap, TenantState};
@@ -48,6 +51,8 @@ pub struct ShardConfig {
     pub block_bytes_target: usize,
     /// Ceiling of the core's time that commits may take, in thousandths.
     pub commit_share_permille: u64,
+    /// How many idempotency keys are remembered, and how long.
+    pub keys: KeyBounds,
 }
 
 impl ShardConfig {
@@ -90,6 +95,10 @@ pub struct Appended {
     /// Position of the first event; the others follow.
     pub first_position: Position,
     pub received_at: Micros,
+    /// The batch was stored earlier, under the same idempotency key: this is where and when. Of a single event, its key
+    /// holds the version; of several, `UNKNOWN_VERSION`: whoever needs them reads the events of the tenant that follow
+    /// `first_position - 1`, as any query does (`QuerySpec::after`).
+    pub is_replay: bool,
 }
 
 /// Why a batch was not appended. Nothing of it was stored, except as `OutcomeUnknown` says.
@@ -110,6 +119,8 @@ pub enum AppendError {
     /// The batch would have taken the tenant across a limit. `used` of `quota` are taken, counting what was appended before
     /// it; events of a month begin again at `resets_at`.
     QuotaExceeded { kind: QuotaKind, used: u64, quota: u64, resets_at: Option<Micros> },
+    /// The batch's idempotency key is that of a batch with another body.
+    IdempotencyMismatch,
     /// Too much waits already.
     Overloaded,
 }
@@ -144,6 +155,9 @@ pub struct Shard {
     /// What tenants may store, as the host says; not on disk.
     limits: TenantMap<Limits>,
     entities: EntityDirectory,
+    /// The idempotency keys of the tenants' last batches, and the files that know those of sealed segments.
+    keys: KeyWindow,
+    key_runs: KeyRuns,
     active: ActiveIndex,
     spare_indexes: Vec<ActiveIndex>,
     frozen: VecDeque<Frozen>,
@@ -192,12 +206,15 @@ pub struct Shard {
 pub struct ShardStats {
     pub events_appended: u64,
     pub batches_appended: u64,
+    /// Batches that had been stored before, under the same idempotency key.
+    pub batches_replayed: u64,
     pub blocks_submitted: u64,
     pub block_bytes_submitted: u64,
     pub segments_rolled: u64,
     pub segments_sealed: u64,
     pub segments_retired: u64,
     pub runs_merged: u64,
+    pub key_runs_merged: u64,
 }
 
 impl Shard {
@@ -224,6 +241,11 @@ impl Shard {
         self.tenants.len()
     }
 
+    /// Idempotency keys that are remembered.
+    pub fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Bytes that summaries, filters and the entity directory keep mapped.
     pub fn mapped_bytes(&self) -> usize {
         let indexes: usize = self.snapshot.segments.iter().map(|segment| segment.resident.mapped_bytes()).sum();
@@ -242,6 +264,9 @@ impl Shard {
         let bytes = batch.records().len();
         if self.pending.len() >= PENDING_BATCHES_MAX || self.pending_bytes + bytes > PENDING_BYTES_MAX {
             return Err((batch, AppendError::Overloaded));
+        }
+        if let Some(idempotency) = batch.idempotency() {
+            self.keys.fetch(batch.tenant(), &idempotency.key);
         }
         self.pending_bytes += bytes;
         self.pending.push_back(Pending { ticket, batch });
@@ -263,6 +288,7 @@ impl Shard {
     /// Returns the monotonic time at which the shard wants another turn even if nothing completes.
     pub fn turn(&mut self, now: Now, out: &mut Output) -> Option<u64> {
         self.release_acks(out);
+        self.keys.sweep(now.wall);
         loop {
             let before = (self.pending.len(), self.next_sequence);
             self.admit_pending(now, out);

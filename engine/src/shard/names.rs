@@ -3,6 +3,7 @@
 //! ```text
 //! shard-0000/log-000000000000002a.seg     a segment in the log       log-000000000000002a.idx    its sealed index
 //! shard-0000/free-000000000000002a.seg    a segment in the pool      ent-<from>-<to>.run         a run of the entity directory
+//! shard-0000/key-<from>-<to>.run          a run of idempotency keys
 //! quarantine/shard-0000-<sequence>-<segment>.tail                    a cut tail
 //! ```
 
@@ -19,6 +20,10 @@ pub enum ShardEntry {
     Free(SegmentNumber),
     Index(SegmentNumber),
     Run {
+        from: u64,
+        to: u64,
+    },
+    KeyRun {
         from: u64,
         to: u64,
     },
@@ -47,6 +52,10 @@ pub fn run_path(dir: &str, from: u64, to: u64) -> String {
     format!("{dir}/ent-{from:016x}-{to:016x}.run")
 }
 
+pub fn key_run_path(dir: &str, from: u64, to: u64) -> String {
+    format!("{dir}/key-{from:016x}-{to:016x}.run")
+}
+
 pub fn quarantine_path(dir: &str, sequence: BlockSequence, number: SegmentNumber, copy: u64) -> String {
     format!("{QUARANTINE_DIR}/{dir}-{:016x}-{:016x}-{copy:016x}.tail", sequence.0, number.0)
 }
@@ -62,15 +71,17 @@ pub fn parse_name(name: &str) -> ShardEntry {
         ShardEntry::Index(SegmentNumber(number))
     } else if let Some(number) = numbered("free-", ".seg") {
         ShardEntry::Free(SegmentNumber(number))
-    } else if let Some((from, to)) = run_range(name) {
+    } else if let Some((from, to)) = run_range("ent-", name) {
         ShardEntry::Run { from, to }
+    } else if let Some((from, to)) = run_range("key-", name) {
+        ShardEntry::KeyRun { from, to }
     } else {
         ShardEntry::Unknown
     }
 }
 
-fn run_range(name: &str) -> Option<(u64, u64)> {
-    let (from, to) = name.strip_prefix("ent-")?.strip_suffix(".run")?.split_once('-')?;
+fn run_range(prefix: &str, name: &str) -> Option<(u64, u64)> {
+    let (from, to) = name.strip_prefix(prefix)?.strip_suffix(".run")?.split_once('-')?;
     Some((number(from)?, number(to)?))
 }
 
@@ -90,6 +101,7 @@ mod tests {
         assert_eq!(parse_name(&file(free_path("s", SegmentNumber(1)))), ShardEntry::Free(SegmentNumber(1)));
         assert_eq!(parse_name(&file(index_path("s", SegmentNumber(7)))), ShardEntry::Index(SegmentNumber(7)));
         assert_eq!(parse_name(&file(run_path("s", 3, 9))), ShardEntry::Run { from: 3, to: 9 });
+        assert_eq!(parse_name(&file(key_run_path("s", 3, 9))), ShardEntry::KeyRun { from: 3, to: 9 });
         assert_eq!(parse_name("log-000000000000002a.idx.tmp"), ShardEntry::Aside);
         for stranger in ["log-2a.seg", "log-00000000000000+a.seg", "notes.txt", "ent-1-2.run"] {
             assert_eq!(parse_name(stranger), ShardEntry::Unknown, "{stranger}");

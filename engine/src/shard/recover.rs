@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::event::{EventBatch, EventKey, FingerprintKey};
+use crate::event::{EventBatch, EventKey, FingerprintKey, Source};
 use crate::format::batch::{BatchError, BatchView};
 use crate::format::block::{BlockError, BlockKind};
 use crate::format::checkpoint::checkpoint_entries;
 use crate::format::index::{IndexError, IndexIdentity, IndexResident};
+use crate::format::key_run::KeyEntry;
 use crate::format::record::{Record, RecordError};
 use crate::format::run::{RunError, RunView};
 use crate::format::scan::{Expected, FoundBlock, LogEnd};
@@ -27,9 +28,11 @@ use crate::index::entities::EntityDirectory;
 use crate::index::sealed::{SealedSegment, SegmentFile, Snapshot};
 use crate::io::{Buffer, BufferPool, Disk, DiskError, Fill, Site};
 use crate::limits::{ALIGNMENT, IN_FLIGHT_BLOCKS_MAX, POSITION_MAX};
-use crate::shard::jobs::{JobError, seal};
+use crate::shard::jobs::{JobError, Sealed, seal};
+use crate::shard::keys::KeyWindow;
+use crate::shard::keys::runs::{FoundKeyRuns, KeyRuns, find_key_runs};
 use crate::shard::names::{
-    QUARANTINE_DIR, ShardEntry, free_path, index_path, log_path, parse_name, quarantine_path, run_path,
+    QUARANTINE_DIR, ShardEntry, free_path, index_path, key_run_path, log_path, parse_name, quarantine_path, run_path,
 };
 use crate::shard::reader::{SegmentReader, Window};
 use crate::shard::segments::{Frozen, NextSegment, OpenSegment};
@@ -77,7 +80,7 @@ pub struct RecoveryReport {
     pub segments_sealed: usize,
     /// Segments that had to be read block by block; one is normal.
     pub segments_scanned: usize,
-    /// Sealed segments whose index or entity run did not verify and was made again.
+    /// Sealed segments whose index, entity run or key run did not verify and was made again.
     pub indexes_rebuilt: usize,
     pub blocks: u64,
     pub events: u64,
@@ -123,6 +126,7 @@ struct Found {
 struct Builder<'a> {
     fingerprint: FingerprintKey,
     tenants: TenantMap<TenantState>,
+    keys: KeyWindow,
     index: ActiveIndex,
     next_ordinal: u64,
     watermark: BlockSequence,
@@ -146,11 +150,16 @@ impl Shard {
         let names: Vec<ShardEntry> = disk.list(&dir)?.iter().map(|name| parse_name(name)).collect();
         remove_leftovers(disk, &dir, &names)?;
         let mut entities = open_runs(disk, &dir, config.home.shard.0, &names)?;
-        let mut found = open_segments(disk, &config, &names, &entities, &mut report)?;
+        let mut key_runs = find_key_runs(disk, &dir, config.home.shard.0, &names)?;
+        let mut found = open_segments(disk, &config, &names, &entities, &key_runs, &mut report)?;
+        key_runs.forget(|number| found.iter().any(|segment| segment.number.0 == number && segment.sealed.is_none()));
+        give_up_broken_keys(disk, &dir, &key_runs, &found, &mut report)?;
+        let mut known_key_runs = key_runs.list();
 
         let mut builder = Builder {
             fingerprint: config.fingerprint,
             tenants: TenantMap::new(),
+            keys: KeyWindow::new(config.keys, config.fingerprint.0),
             index: ActiveIndex::new(config.segment_events_max()),
             next_ordinal: 0,
             watermark: BlockSequence(0),
@@ -203,6 +212,8 @@ impl Shard {
                 // What the checkpoint would have said, the sealed segment before it can tell.
                 builder.load_state(disk, &config, &previous, &mut window)?;
             }
+            // Keys come in the order of admission: those of earlier segments first.
+            key_runs.load_until(this.number, &mut builder.keys);
             let later = LaterBlocks::read(disk, &config, &found[place + 1..], &mut window, &mut surveys)?;
             builder.index.clear();
             let mut reader = SegmentReader::new(disk, &config.home, &this, &mut window);
@@ -213,17 +224,19 @@ impl Shard {
             }
             entities.forget(found[place].number.0);
             match scanned.end {
-                ScanEnd::Tail if entities.covers(found[place].number.0) => {
+                ScanEnd::Tail
+                    if entities.covers(found[place].number.0) || known_key_runs.covers(found[place].number.0) =>
+                {
                     // A merged run has taken the segment in: it was sealed, and must not be written to again.
                     cut = Some((place, scanned.offset, scanned.why));
                     let identity = builder.identity(&config, &found[place], &scanned, &expected);
                     let visible = builder.index.event_count();
                     builder.index.set_visible(visible);
                     let segment = Arc::clone(&found[place].segment);
-                    let (sealed, _) =
+                    let sealed =
                         seal(disk, &config.home, &builder.index, segment, &identity, true).map_err(OpenError::Seal)?;
-                    disk.remove(&run_path(&dir, found[place].number.0, found[place].number.0))?;
-                    found[place].sealed = Some(sealed);
+                    found[place].sealed = Some(Arc::clone(&sealed.segment));
+                    take_runs(disk, &dir, sealed, &mut entities, &mut known_key_runs)?;
                     break;
                 }
                 ScanEnd::Tail => {
@@ -256,17 +269,16 @@ impl Shard {
                             std::mem::replace(&mut builder.index, ActiveIndex::new(config.segment_events_max()));
                         frozen.push_back(Frozen::new(segment, identity, index));
                     } else {
-                        let (sealed, run) = seal(disk, &config.home, &builder.index, segment, &identity, true)
+                        let sealed = seal(disk, &config.home, &builder.index, segment, &identity, true)
                             .map_err(OpenError::Seal)?;
-                        if !entities.covers(found[place].number.0) {
-                            entities.push(run);
-                        }
-                        found[place].sealed = Some(sealed);
+                        found[place].sealed = Some(Arc::clone(&sealed.segment));
+                        take_runs(disk, &dir, sealed, &mut entities, &mut known_key_runs)?;
                     }
                 }
             }
         }
 
+        key_runs.load_until(SegmentNumber(u64::MAX), &mut builder.keys);
         let sealed: Vec<Arc<SealedSegment>> = found.iter().filter_map(|segment| segment.sealed.clone()).collect();
         if open.is_none() {
             // No segment is open: the state is what the last sealed one leaves behind.
@@ -289,7 +301,7 @@ impl Shard {
 
         let last_number = last_used.map_or(0, |place| found[place].number.0);
         let run_number = entities.runs().first().map_or(0, |run| run.segments().1);
-        let Builder { tenants, index, next_ordinal, watermark, last_content, last_crc, .. } = builder;
+        let Builder { tenants, keys, index, next_ordinal, watermark, last_content, last_crc, .. } = builder;
         report.segments_sealed = sealed.len();
         let durable = BlockSequence(expected.sequence.0 - 1);
         let shard = Shard {
@@ -297,6 +309,8 @@ impl Shard {
             tenants,
             limits: TenantMap::new(),
             entities,
+            keys,
+            key_runs: known_key_runs,
             active: index,
             spare_indexes: Vec::new(),
             frozen,
@@ -513,6 +527,7 @@ impl Builder<'_> {
             last_sequence: expected.sequence.0 - 1,
             next_ordinal: self.next_ordinal,
             last_block_crc: self.last_crc.unwrap_or(0),
+            has_key_run: !self.index.idempotency_keys().is_empty(),
         }
     }
 
@@ -555,7 +570,7 @@ impl Builder<'_> {
     }
 
     fn take_batch(&mut self, block: &FoundBlock<'_>, restored: Restored, gap: &mut Option<Damage>) {
-        let Restored { batch, body_offset, first_position, received_at, versions } = restored;
+        let Restored { batch, body_offset, first_position, received_at } = restored;
         let tenant = batch.tenant();
         let mut state = self.tenants.get(tenant).copied().unwrap_or(TenantState::EMPTY);
         if state.next_position < first_position && gap.is_some() {
@@ -567,13 +582,15 @@ impl Builder<'_> {
         let numbers: Vec<u32> = batch
             .keys()
             .iter()
-            .zip(&versions)
-            .map(|(key, &version)| self.index.restore_entity(tenant, key.entity, Version(version)))
+            .map(|key| self.index.restore_entity(tenant, key.entity, Version(key.version)))
             .collect();
         let batch_offset = block.offset as usize + crate::format::block::BLOCK_HEADER_BYTES + body_offset;
         self.index.append(&batch, &numbers, batch_offset as u32, first_position, received_at);
         state.take(first_position, received_at, batch.event_count() as u64, batch.records().len() as u64);
         self.tenants.set(tenant, state);
+        if let Some(idempotency) = batch.idempotency() {
+            self.keys.insert(KeyEntry::new(&batch, idempotency, first_position, received_at));
+        }
         self.report.events += batch.event_count() as u64;
     }
 
@@ -670,7 +687,6 @@ struct Restored {
     body_offset: usize,
     first_position: Position,
     received_at: Micros,
-    versions: Vec<u64>,
 }
 
 /// Why a block with a valid checksum is not taken.
@@ -710,14 +726,14 @@ fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Result<Vec<Resto
         let records = bytes.get(view.head_bytes()..view.batch_bytes()).ok_or(BodyError::Malformed)?;
         let mut keys = Vec::with_capacity(view.event_count());
         let mut record_at = 0;
-        for _ in 0..view.event_count() {
+        for event_index in 0..view.event_count() {
             let record = Record::parse(&records[record_at..])?;
             keys.push(EventKey {
                 entity: fingerprint.entity(record.entity),
                 event_type: fingerprint.event_type(record.event_type),
                 timestamp: record.timestamp,
                 record_bytes: record.record_bytes as u32,
-                version: 0,
+                version: view.version(event_index),
             });
             record_at += record.record_bytes;
         }
@@ -725,11 +741,17 @@ fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Result<Vec<Resto
             return Err(BodyError::Malformed);
         }
         restored.push(Restored {
-            batch: EventBatch::from_parts(view.tenant(), fingerprint, records.to_vec(), keys),
+            batch: EventBatch::from_parts(
+                view.tenant(),
+                Source::Engine,
+                view.idempotency(),
+                fingerprint,
+                records.to_vec(),
+                keys,
+            ),
             body_offset: at,
             first_position: view.first_position(),
             received_at: view.received_at(),
-            versions: (0..view.event_count()).map(|event_index| view.version(event_index)).collect(),
         });
         at += view.batch_bytes();
     }
@@ -762,6 +784,54 @@ fn runs_are_whole(found: &[Found], entities: &EntityDirectory) -> bool {
     (1..oldest_kept).all(|number| entities.covers(number))
 }
 
+/// Removes a run that a merged one covers. The merged one's name may never have become durable, if its sync failed and
+/// only the process ended: were the removal to outlive it, both would be gone after a power cut.
+pub(super) fn remove_covered(disk: &dyn Disk, dir: &str, path: &str, site: Site) -> Result<(), DiskError> {
+    disk.sync_dir(dir, site)?;
+    disk.remove(path)
+}
+
+/// A key run that does not verify is made again from its segments if they are all there. If not, some keys of the last hours
+/// are lost: a batch that was stored might be stored again, and that is damage.
+fn give_up_broken_keys(
+    disk: &dyn Disk,
+    dir: &str,
+    key_runs: &FoundKeyRuns,
+    found: &[Found],
+    report: &mut RecoveryReport,
+) -> Result<(), DiskError> {
+    for &(from, to) in &key_runs.broken {
+        if found.first().is_some_and(|oldest| oldest.number.0 <= from) {
+            disk.remove(&key_run_path(dir, from, to))?;
+        } else {
+            note_unreadable(report, SegmentNumber(from));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the runs that sealing has written, unless a merged one covers the segment already.
+fn take_runs(
+    disk: &dyn Disk,
+    dir: &str,
+    sealed: Sealed,
+    entities: &mut EntityDirectory,
+    key_runs: &mut KeyRuns,
+) -> Result<(), DiskError> {
+    let number = sealed.segment.segment.number.0;
+    if entities.covers(number) {
+        disk.remove(&run_path(dir, number, number))?;
+    } else {
+        entities.push(sealed.run);
+    }
+    match sealed.key_run {
+        Some(_) if key_runs.covers(number) => disk.remove(&key_run_path(dir, number, number))?,
+        Some(key_run) => key_runs.push(key_run),
+        None => {}
+    }
+    Ok(())
+}
+
 fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Result<EntityDirectory, OpenError> {
     let mut runs: Vec<Arc<RunView>> = Vec::new();
     let mut ranges: Vec<(u64, u64)> = names
@@ -776,7 +846,7 @@ fn open_runs(disk: &dyn Disk, dir: &str, shard: u32, names: &[ShardEntry]) -> Re
     for (from, to) in ranges {
         let is_covered = runs.iter().any(|run| run.segments().0 <= from && to <= run.segments().1);
         if is_covered {
-            disk.remove(&run_path(dir, from, to))?;
+            remove_covered(disk, dir, &run_path(dir, from, to), Site::RunDir)?;
             continue;
         }
         let file = disk.open(&run_path(dir, from, to))?;
@@ -802,6 +872,7 @@ fn open_segments(
     config: &ShardConfig,
     names: &[ShardEntry],
     entities: &EntityDirectory,
+    key_runs: &FoundKeyRuns,
     report: &mut RecoveryReport,
 ) -> Result<Vec<Found>, OpenError> {
     let dir = &config.home.dir;
@@ -825,7 +896,11 @@ fn open_segments(
         };
         let segment = Arc::new(SegmentFile { number, epoch, file });
         let sealed = if names.contains(&ShardEntry::Index(number)) {
-            let sealed = open_index(disk, dir, &segment)?.filter(|_| entities.covers(number.0));
+            let is_covered = |sealed: &SealedSegment| {
+                let has_keys = sealed.resident.identity().has_key_run;
+                entities.covers(number.0) && (!has_keys || key_runs.covers(number.0))
+            };
+            let sealed = open_index(disk, dir, &segment)?.filter(is_covered);
             report.indexes_rebuilt += usize::from(sealed.is_none());
             sealed
         } else {

@@ -15,7 +15,7 @@ use crate::index::sealed::{SegmentFile, Snapshot};
 use crate::io::{DiskError, Fill};
 use crate::limits::SEALING_SEGMENTS_MAX;
 use crate::shard::commit::Durability;
-use crate::shard::jobs::{Job, JobDone, JobError};
+use crate::shard::jobs::{Job, JobDone, JobError, Sealed};
 use crate::shard::{Now, Output, Shard};
 
 /// How long to wait after the disk said that it is full.
@@ -148,7 +148,8 @@ impl Shard {
             .prepare_due(now, is_full)
             .or_else(|| self.seal_due(is_full))
             .or_else(|| self.retire_due())
-            .or_else(|| self.merge_due(is_full));
+            .or_else(|| self.merge_due(is_full))
+            .or_else(|| self.merge_keys_due(is_full));
         if let Some(job) = job {
             self.job_in_flight = true;
             out.jobs.push(job);
@@ -167,7 +168,7 @@ impl Shard {
                 self.next = NextSegment::None;
                 self.job_failed(error, now);
             }
-            JobDone::Sealed { number, result: Ok((sealed, run)) } => {
+            JobDone::Sealed { number, result: Ok(Sealed { segment: sealed, run, key_run }) } => {
                 let place = self.frozen.iter().position(|frozen| frozen.segment.number == number);
                 let frozen = place.and_then(|place| self.frozen.remove(place)).expect("a sealed segment was frozen");
                 let mut segments = self.snapshot.segments.clone();
@@ -175,6 +176,9 @@ impl Shard {
                 segments.insert(at, sealed);
                 self.snapshot = Arc::new(Snapshot { segments });
                 self.entities.push(run);
+                if let Some(key_run) = key_run {
+                    self.key_runs.push(key_run);
+                }
                 if let Some(mut index) = frozen.into_index() {
                     index.clear();
                     self.spare_indexes.push(index);
@@ -192,6 +196,11 @@ impl Shard {
                 self.stats.runs_merged += 1;
             }
             JobDone::Merged { result: Err(error) } => self.job_failed(error, now),
+            JobDone::KeysMerged { result: Ok(run) } => {
+                self.key_runs.replace(run);
+                self.stats.key_runs_merged += 1;
+            }
+            JobDone::KeysMerged { result: Err(error) } => self.job_failed(error, now),
             JobDone::Retired { result: Ok(()), .. } => self.stats.segments_retired += 1,
             JobDone::Retired { result: Err(error), .. } => self.job_failed(error, now),
         }
@@ -215,6 +224,7 @@ impl Shard {
             last_sequence: self.next_sequence.0 - 1,
             next_ordinal: self.next_ordinal,
             last_block_crc: self.last_block_crc,
+            has_key_run: !self.active.idempotency_keys().is_empty(),
         }
     }
 
@@ -286,6 +296,14 @@ impl Shard {
         let runs = self.entities.merge_due()?;
         let seed = self.next_random();
         Some(Job::Merge { home: self.config.home.clone(), runs, seed })
+    }
+
+    fn merge_keys_due(&mut self, is_full: bool) -> Option<Job> {
+        if is_full || self.closing {
+            return None;
+        }
+        let runs = self.key_runs.merge_due(self.keys.len(), &self.config.keys)?;
+        Some(Job::MergeKeys { home: self.config.home.clone(), runs, floors: self.keys.floors() })
     }
 
     /// The next number of the shard's own sequence, from the seed it was opened with.

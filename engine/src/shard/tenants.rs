@@ -40,10 +40,26 @@ impl<T> TenantMap<T> {
             None => {
                 let number = self.entries.len() as u32;
                 self.entries.push((tenant, value));
-                let entries = &self.entries;
-                self.table.insert(u64::from(tenant.0), number, |n| u64::from(entries[n as usize].0.0));
+                self.table.insert(u64::from(tenant.0), number);
             }
         }
+    }
+
+    /// The tenant's number here, which stays; with this value if it is new.
+    pub fn number_or_insert(&mut self, tenant: Tenant, value: T) -> usize {
+        if let Some(number) = self.find(tenant) {
+            return number as usize;
+        }
+        self.set(tenant, value);
+        self.entries.len() - 1
+    }
+
+    pub fn at(&self, number: usize) -> &T {
+        &self.entries[number].1
+    }
+
+    pub fn at_mut(&mut self, number: usize) -> &mut T {
+        &mut self.entries[number].1
     }
 
     fn find(&self, tenant: Tenant) -> Option<u32> {

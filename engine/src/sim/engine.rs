@@ -12,7 +12,7 @@ use crate::query::{QuerySpec, Row, Search, SearchError, SearchStep, Summary};
 use crate::shard::jobs::{Job, ShardHome};
 use crate::shard::names::{QUARANTINE_DIR, shard_dir};
 use crate::shard::recover::{OpenError, RecoveryReport};
-use crate::shard::{Ack, AppendError, Appended, Durability, Now, Output, Shard, ShardConfig, ShardStats};
+use crate::shard::{Ack, AppendError, Appended, Durability, KeyBounds, Now, Output, Shard, ShardConfig, ShardStats};
 use crate::sim::{Rng, SimDisk};
 
 const SHARD_ROUTE: Route = Route(0);
@@ -63,6 +63,7 @@ impl SimEngine {
             spare_fill: Fill::Zeros,
             block_bytes_target: 8 << 10,
             commit_share_permille: 90,
+            keys: KeyBounds::STANDARD,
         };
         let now = Now { monotonic_us: 1_000, wall: options.now, busy_permille: 0, commit_cost_us: 0 };
         let (shard, report) = Shard::open(disk, config, BufferPool::new(6, 8 << 10), now, options.seed)?;

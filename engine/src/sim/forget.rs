@@ -1,10 +1,11 @@
-//! A checkpoint that forgets: one of the ways to show that the simulator would notice.
+//! A checkpoint that forgets, and batches that do: ways to show that the simulator would notice.
 //!
 //! Must never: change anything that a checksum covers in a way that the checksum shows. The log must look whole.
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
+use crate::format::batch::{BATCH_FLAG_IDEMPOTENT, BATCH_HEADER_CRC_FROM, BatchHeader, BatchView};
 use crate::format::block::{BlockHeader, BlockKind};
 use crate::format::checkpoint::{CHECKPOINT_ENTRY_BYTES, CheckpointEntry};
 use crate::io::DiskOp;
@@ -27,6 +28,33 @@ pub(super) fn forget_counters(op: &mut DiskOp) {
     // The last bytes of the body are reserved: nobody looks at them but the checksum.
     let free_from = body_bytes - 4;
     set_crc(body, free_from, header.body_crc.get());
+}
+
+/// Takes the idempotency keys out of the batches of a block on its way to the disk, under the same checksums: a head that keeps
+/// its own keeps the block's, too.
+pub(super) fn forget_keys(op: &mut DiskOp) {
+    const FREE_FROM: usize = std::mem::offset_of!(BatchHeader, reserved) - BATCH_HEADER_CRC_FROM;
+    let DiskOp::Write { buffer, .. } = op else { return };
+    let Ok((header, rest)) = BlockHeader::mut_from_prefix(buffer) else { return };
+    if header.kind != BlockKind::Data as u8 {
+        return;
+    }
+    let mut body = &mut rest[..header.body_bytes.get() as usize];
+    while !body.is_empty() {
+        let view = BatchView::parse(body).expect("the shard writes whole batches");
+        let (head_bytes, batch_bytes) = (view.head_bytes(), view.batch_bytes());
+        let is_keyed = view.idempotency().is_some();
+        let (batch, others) = body.split_at_mut(batch_bytes);
+        body = others;
+        if is_keyed {
+            let (header, _) = BatchHeader::mut_from_prefix(batch).expect("checked above");
+            header.flags &= !BATCH_FLAG_IDEMPOTENT;
+            header.idempotency_hash = [0; 16];
+            header.body_hash = [0; 16];
+            let crc = header.header_crc.get();
+            set_crc(&mut batch[BATCH_HEADER_CRC_FROM..head_bytes], FREE_FROM, crc);
+        }
+    }
 }
 
 /// Gives bytes the wanted CRC-32 by choosing four of them. A checksum of this kind is linear in the bits: each bit of the

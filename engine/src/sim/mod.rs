@@ -8,6 +8,7 @@ pub mod engine;
 mod fault;
 mod forget;
 mod inode;
+mod keyed;
 mod machine;
 pub mod model;
 mod names;

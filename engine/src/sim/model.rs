@@ -9,7 +9,8 @@ use crate::format::record::{RECORD_HEADER_BYTES, Record};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::month::Month;
 use crate::query::{Order, QuerySpec, Row};
-use crate::shard::{AppendError, Appended, Limits, QuotaKind, Usage};
+use crate::shard::{AppendError, Appended, KeyBounds, Limits, QuotaKind, Usage};
+use crate::sim::keyed::{Key, KeyModel, Received};
 
 /// An event as the model knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,9 @@ struct Unanswered {
     ticket: u64,
     tenant: Tenant,
     events: Vec<ModelEvent>,
+    key: Option<Key>,
+    /// What the wall clock showed since it was sent.
+    wall: Received,
 }
 
 /// Whether acknowledged means durable.
@@ -60,10 +64,11 @@ pub struct Model {
     retired: BTreeMap<u32, u64>,
     /// What the shard was told. Changed only while no answer is outstanding, so that it held for every answer.
     limits: BTreeMap<u32, Limits>,
+    keys: KeyModel,
 }
 
 impl Model {
-    pub fn new(promise: Promise) -> Model {
+    pub fn new(promise: Promise, bounds: KeyBounds) -> Model {
         Model {
             promise,
             tenants: BTreeMap::new(),
@@ -71,6 +76,7 @@ impl Model {
             order: Vec::new(),
             retired: BTreeMap::new(),
             limits: BTreeMap::new(),
+            keys: KeyModel::new(bounds),
         }
     }
 
@@ -118,7 +124,29 @@ impl Model {
     }
 
     pub fn appended(&mut self, ticket: u64, tenant: Tenant, events: Vec<ModelEvent>) {
-        self.unanswered.push_back(Unanswered { ticket, tenant, events });
+        self.appended_at(ticket, tenant, events, None, Micros(0));
+    }
+
+    /// As `appended`, of a batch that may have a key, with what the wall clock shows.
+    pub(super) fn appended_at(
+        &mut self,
+        ticket: u64,
+        tenant: Tenant,
+        events: Vec<ModelEvent>,
+        key: Option<Key>,
+        wall: Micros,
+    ) {
+        let wall = Received { earliest: wall, latest: wall };
+        self.unanswered.push_back(Unanswered { ticket, tenant, events, key, wall });
+    }
+
+    /// The wall clock shows this.
+    pub fn saw(&mut self, wall: Micros) {
+        self.keys.saw(wall);
+        for waiting in &mut self.unanswered {
+            waiting.wall.earliest = waiting.wall.earliest.min(wall);
+            waiting.wall.latest = waiting.wall.latest.max(wall);
+        }
     }
 
     /// Positions up to here may vanish.
@@ -145,7 +173,25 @@ impl Model {
             return Ok(());
         }
         let waiting = self.unanswered.remove(place).expect("found above");
+        if let Some(key) = waiting.key {
+            let received = self.received(&waiting);
+            match result {
+                Ok(appended) if appended.is_replay => {
+                    return self.keys.check_replay(waiting.tenant, key, received, batch, appended);
+                }
+                Err(AppendError::IdempotencyMismatch) => {
+                    return self.keys.check_mismatch(waiting.tenant, key, received);
+                }
+                Err(AppendError::VersionConflict { .. } | AppendError::QuotaExceeded { .. }) => {
+                    self.keys.check_unknown(waiting.tenant, key, received)?;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
         match result {
+            Ok(Appended { is_replay: true, .. }) | Err(AppendError::IdempotencyMismatch) => {
+                Err(format!("ticket {ticket} has no key and got {result:?}"))
+            }
             Ok(appended) => self.check_appended(waiting, batch, appended),
             Err(AppendError::VersionConflict { event_index, expected, current }) => {
                 self.check_conflict(&waiting, event_index, expected, current)
@@ -168,6 +214,10 @@ impl Model {
             return Err(format!("tenant {} was received back in time", tenant.0));
         }
         self.order.push((tenant, waiting.events.len()));
+        if let Some(key) = waiting.key {
+            let first = (appended.first_position, Version(batch.keys()[0].version));
+            self.keys.stored(tenant, key, first, appended.received_at, waiting.events.len())?;
+        }
         for (event, key) in waiting.events.into_iter().zip(batch.keys()) {
             let version = Version(version_in(stored, &event.entity).0 + 1);
             if key.version != version.0 {
@@ -176,6 +226,12 @@ impl Model {
             stored.push(Stored { event, version, received_at: appended.received_at });
         }
         self.check_within_limits(tenant)
+    }
+
+    /// When a batch that is being answered may have been received.
+    fn received(&self, waiting: &Unanswered) -> Received {
+        let last = self.stored(waiting.tenant).last().map_or(Micros(i64::MIN), |last| last.received_at);
+        Received { earliest: waiting.wall.earliest.max(last), latest: waiting.wall.latest.max(last) }
     }
 
     /// After a batch was admitted: it did not cross a limit.
@@ -229,7 +285,8 @@ impl Model {
         let (limits, stored) = (self.limits(waiting.tenant), self.stored(waiting.tenant));
         // The fullest month that it can have come in.
         let events = stored.last().map_or(0, |last| counted_in(stored, Month::of(last.received_at)).0);
-        waiting.events.iter().any(|event| event.expected_version.is_some())
+        waiting.key.is_some_and(|key| self.keys.may_be_known(waiting.tenant, key))
+            || waiting.events.iter().any(|event| event.expected_version.is_some())
             || limits.events_per_month.is_some_and(|limit| limit < events + waiting.events.len() as u64)
             || limits.stored_bytes.is_some_and(|limit| limit < stored_bytes(stored) + waiting.bytes())
     }
@@ -315,7 +372,9 @@ impl Model {
             kept += 1;
         }
         for (&number, stored) in &mut self.tenants {
-            stored.truncate(taken.get(&number).copied().unwrap_or(0) as usize);
+            let last = taken.get(&number).copied().unwrap_or(0);
+            stored.truncate(last as usize);
+            self.keys.cut(Tenant(number), Position(last));
         }
         let is_cut = kept < self.order.len();
         self.order.truncate(kept);
@@ -357,6 +416,11 @@ impl Model {
                 }
                 let version = Version(version_in(stored, &event.entity).0 + 1);
                 stored.push(Stored { event: event.clone(), version, received_at: row.received_at });
+            }
+            if let Some(key) = waiting.key {
+                let row = &rows[start].1;
+                let first = (Position(at + 1), row.version);
+                self.keys.stored(waiting.tenant, key, first, row.received_at, waiting.events.len())?;
             }
             self.order.push((waiting.tenant, waiting.events.len()));
             *taken.entry(number).or_insert(0) = at + waiting.events.len() as u64;

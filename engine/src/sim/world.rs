@@ -4,18 +4,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::event::{EventBatch, EventInput, FingerprintKey, Source};
+use crate::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Source};
+use crate::format::key_run::encode_key_run;
 use crate::format::record::EventKind;
 use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
-use crate::io::{BufferPool, DiskDone, Fill, Site};
+use crate::io::{BufferPool, Disk, DiskDone, Fill, Site};
 use crate::month::Month;
 use crate::query::{Order, QuerySpec, Search, SearchStep, Summary, TypeFilter};
-use crate::shard::jobs::{Job, ShardHome};
-use crate::shard::names::{index_path, shard_dir};
+use crate::shard::jobs::{Job, ShardHome, publish};
+use crate::shard::names::{ShardEntry, index_path, key_run_path, parse_name, shard_dir};
 use crate::shard::recover::{OpenError, RecoveryReport};
-use crate::shard::{Ack, AppendError, Durability, Limits, Now, Output, ReadOnly, Shard, ShardConfig};
+use crate::shard::{Ack, AppendError, Durability, KeyBounds, Limits, Now, Output, ReadOnly, Shard, ShardConfig};
 use crate::sim::engine::make_folders;
-use crate::sim::forget::forget_counters;
+use crate::sim::forget::{forget_counters, forget_keys};
+use crate::sim::keyed::Key;
 use crate::sim::model::{Model, ModelEvent, Promise, Stored, Violation};
 use crate::sim::{FaultRates, Rng, SimDisk};
 
@@ -28,6 +30,10 @@ pub struct WorldOptions {
     pub ignored_site: Option<Site>,
     /// Checkpoints lose what they say of quotas on their way to the disk: the checks must fail for some seed.
     pub uncounted_checkpoints: bool,
+    /// Batches lose their idempotency keys on their way to the disk: the checks must fail for some seed.
+    pub keyless_batches: bool,
+    /// Key runs lose their keys between two lives: the checks must fail for some seed.
+    pub empty_key_runs: bool,
 }
 
 /// What one seed went through.
@@ -39,6 +45,9 @@ pub struct WorldReport {
     pub restarts: u64,
     pub appended: u64,
     pub quota_refusals: u64,
+    pub replays: u64,
+    pub mismatches: u64,
+    pub key_runs_merged: u64,
     pub queries: u64,
     pub rolls: u64,
     pub retired: u64,
@@ -82,7 +91,18 @@ struct World {
     ended_clean: bool,
     /// Tenants up to this number have limits. The others keep the log going.
     limited_tenants: u32,
-    uncounted_checkpoints: bool,
+    /// Batches with a key that may be sent again.
+    sent: Vec<Sent>,
+    next_key: u64,
+    options: WorldOptions,
+}
+
+/// A batch with a key, as it was sent.
+#[derive(Debug, Clone)]
+struct Sent {
+    tenant: Tenant,
+    key: Key,
+    events: Vec<ModelEvent>,
 }
 
 impl World {
@@ -100,6 +120,13 @@ impl World {
             1 if !must_be_strict => Durability::Interval { every_us: 500 },
             _ => Durability::Commit,
         };
+        let keys = KeyBounds {
+            per_tenant: [3, 20, 1 << 20][rng.index(3)],
+            per_shard: [8, 1 << 21, 1 << 21][rng.index(3)],
+            kept_us: [100_000, KeyBounds::STANDARD.kept_us][rng.index(2)],
+            runs: 2 + rng.index(3),
+            dead: [0, 5, 1 << 16][rng.index(3)],
+        };
         let segment_bytes = [32 << 10, 64 << 10, 64 << 10, 128 << 10][rng.index(4)];
         let config = ShardConfig {
             home: ShardHome {
@@ -114,6 +141,7 @@ impl World {
             spare_fill: Fill::Zeros,
             block_bytes_target: 8 << 10,
             commit_share_permille: 90,
+            keys,
         };
         let promise = if durability == Durability::Commit { Promise::Durable } else { Promise::BestEffort };
         let limited_tenants = rng.below(3) as u32;
@@ -121,11 +149,13 @@ impl World {
             rng,
             disk,
             config,
-            model: Model::new(promise),
+            model: Model::new(promise, keys),
             report: WorldReport::default(),
             now: Now { monotonic_us: 1_000, wall: FIRST_MOMENT, busy_permille: 500, commit_cost_us: 20 },
             limited_tenants,
-            uncounted_checkpoints: options.uncounted_checkpoints,
+            sent: Vec::new(),
+            next_key: 1,
+            options,
             next_ticket: 1,
             next_payload: 1,
             next_entity: 1,
@@ -138,12 +168,16 @@ impl World {
     }
 
     fn live(&mut self) -> Result<(), Violation> {
-        let lives = 3 + self.rng.below(5);
+        // A power cut may keep, by luck, what was never synced: a liar has to have that luck more often.
+        let lives = 3 + self.rng.below(5) + if self.options.lying_disk { 20 } else { 0 };
         for _ in 0..lives {
             let Some(mut shard) = self.open()? else { continue };
             self.report.lives += 1;
             self.check_recovered(&mut shard)?;
             self.set_limits(&mut shard);
+            for _ in 0..self.rng.below(4) {
+                self.append_again(&mut shard)?;
+            }
             let has_faults = self.rng.chance(1, 4);
             if has_faults {
                 self.disk.set_fault_rates(FaultRates {
@@ -175,6 +209,9 @@ impl World {
         if let Some(path) = self.sealed_before.iter().find(|path| self.disk.peek(path).is_none()) {
             return Err(format!("a sealed index was not there any more: {path}"));
         }
+        if self.options.empty_key_runs {
+            self.empty_key_runs()?;
+        }
         for attempt in 0..4 {
             if attempt < 3 && self.rng.chance(1, 6) {
                 self.disk.crash_after(self.rng.below(40));
@@ -195,6 +232,20 @@ impl World {
             self.disk.reopen();
         }
         Ok(None)
+    }
+
+    /// Replaces every key run by a whole one without keys.
+    fn empty_key_runs(&self) -> Result<(), Violation> {
+        let dir = &self.config.home.dir;
+        for name in self.disk.list(dir).unwrap_or_default() {
+            if let ShardEntry::KeyRun { from, to } = parse_name(&name) {
+                let bytes = encode_key_run(0, from, to, &[]);
+                let path = key_run_path(dir, from, to);
+                publish(&self.disk, dir, &path, &bytes, Site::KeyRunFile, Site::KeyRunDir)
+                    .map_err(|error| format!("the world could not empty a key run: {error}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn try_open(&mut self) -> Result<(Shard, RecoveryReport), OpenError> {
@@ -281,7 +332,8 @@ impl World {
                 return Ok(());
             }
             match self.rng.below(100) {
-                0..45 => self.append(shard)?,
+                0..38 => self.append(shard)?,
+                38..45 => self.append_again(shard)?,
                 45..49 if self.model.is_answered() => self.query_and_compare(shard)?,
                 49 if self.model.is_answered() => {
                     self.check_usage(shard)?;
@@ -321,6 +373,8 @@ impl World {
         let stats = shard.stats();
         self.report.rolls += stats.segments_rolled;
         self.report.retired += stats.segments_retired;
+        self.report.replays += stats.batches_replayed;
+        self.report.key_runs_merged += stats.key_runs_merged;
         let snapshot = shard.snapshot();
         let sealed = snapshot.segments.iter();
         self.sealed_before = sealed.map(|sealed| index_path(&self.config.home.dir, sealed.segment.number)).collect();
@@ -342,7 +396,34 @@ impl World {
 
     fn append(&mut self, shard: &mut Shard) -> Result<(), Violation> {
         let tenant = Tenant(1 + self.rng.below(u64::from(TENANTS)) as u32);
-        let mut batch = EventBatch::new(tenant, Source::Engine, self.config.fingerprint);
+        let events = self.some_events(tenant);
+        let key = self.rng.chance(1, 3).then(|| {
+            self.next_key += 1;
+            Key { key: self.next_key, body: self.next_payload }
+        });
+        if let Some(key) = key {
+            self.sent.push(Sent { tenant, key, events: events.clone() });
+        }
+        self.start(shard, tenant, events, key)
+    }
+
+    /// Sends a batch with a key once more, or another one under its key.
+    fn append_again(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        if self.sent.is_empty() {
+            return Ok(());
+        }
+        let recent = self.sent.len().min([3, 30, 300][self.rng.index(3)]);
+        let place = self.sent.len() - 1 - self.rng.index(recent);
+        let Sent { tenant, mut key, mut events } = self.sent[place].clone();
+        if self.rng.chance(1, 6) {
+            events = self.some_events(tenant);
+            key.body = self.next_payload;
+        }
+        self.start(shard, tenant, events, Some(key))
+    }
+
+    /// Events that were never sent before.
+    fn some_events(&mut self, tenant: Tenant) -> Vec<ModelEvent> {
         let mut events = Vec::new();
         let event_count = if self.rng.chance(1, 2) { 1 } else { 1 + self.rng.below(12) };
         for _ in 0..event_count {
@@ -360,14 +441,31 @@ impl World {
             let mut payload = self.next_payload.to_le_bytes().to_vec();
             let payload_bytes = if self.rng.chance(1, 20) { 3_000 } else { self.rng.below(300) as usize };
             payload.resize(8 + payload_bytes, (self.next_payload & 0xff) as u8);
-            let event = ModelEvent {
+            events.push(ModelEvent {
                 event_type: TYPES[self.rng.index(TYPES.len())].to_owned(),
                 entity,
                 timestamp: self.rng.chance(1, 3).then(|| self.some_moment()),
                 payload,
                 metadata: if self.rng.chance(1, 3) { b"null".to_vec() } else { Vec::new() },
                 expected_version,
-            };
+            });
+        }
+        events
+    }
+
+    fn start(
+        &mut self,
+        shard: &mut Shard,
+        tenant: Tenant,
+        events: Vec<ModelEvent>,
+        key: Option<Key>,
+    ) -> Result<(), Violation> {
+        let mut batch = EventBatch::new(tenant, Source::Engine, self.config.fingerprint);
+        if let Some(Key { key, body }) = key {
+            let wide = |number: u64| u128::from(number).to_le_bytes();
+            batch.set_idempotency(IdempotencyKey { key: wide(key), body: wide(body) });
+        }
+        for event in &events {
             let pushed = batch.push(EventInput {
                 kind: EventKind::Event,
                 event_type: &event.event_type,
@@ -378,14 +476,13 @@ impl World {
                 expected_version: event.expected_version,
             });
             pushed.map_err(|error| format!("the world made a bad event: {error}"))?;
-            events.push(event);
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if shard.append(ticket, batch).is_ok() {
             self.report.appended += 1;
             self.ended_clean = false;
-            self.model.appended(ticket, tenant, events);
+            self.model.appended_at(ticket, tenant, events, key, self.now.wall);
         }
         Ok(())
     }
@@ -524,14 +621,22 @@ impl World {
 
     fn turn(&mut self, shard: &mut Shard) -> Result<(), Violation> {
         let mut out = Output::default();
+        self.model.saw(self.now.wall);
         shard.turn(self.now, &mut out);
+        let bounds = self.config.keys;
+        if bounds.per_shard.min(bounds.per_tenant * TENANTS as usize) < shard.key_count() {
+            return Err(format!("{} keys are remembered, {bounds:?}", shard.key_count()));
+        }
         self.carry_out(shard, out)
     }
 
     fn carry_out(&mut self, _shard: &mut Shard, out: Output) -> Result<(), Violation> {
         for mut op in out.disk {
-            if self.uncounted_checkpoints {
+            if self.options.uncounted_checkpoints {
                 forget_counters(&mut op);
+            }
+            if self.options.keyless_batches {
+                forget_keys(&mut op);
             }
             self.disk.submit(op);
         }
@@ -547,6 +652,7 @@ impl World {
             // The process is dead: whoever waits sees a broken connection.
             return Ok(());
         }
+        self.report.mismatches += u64::from(matches!(ack.result, Err(AppendError::IdempotencyMismatch)));
         self.report.quota_refusals += u64::from(matches!(ack.result, Err(AppendError::QuotaExceeded { .. })));
         let outcome = ack.result.map_or(u64::MAX, |appended| appended.first_position.0);
         self.answers = crate::sim::rng::mix(self.answers ^ ack.ticket ^ outcome.rotate_left(32));
@@ -615,6 +721,7 @@ fn tag(op: crate::io::DiskOp) -> crate::io::DiskOp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::keyed::FORGOTTEN;
 
     #[test]
     fn three_hundred_seeds_keep_every_promise() {
@@ -655,6 +762,31 @@ mod tests {
         let noticed: Vec<Violation> = (0..20).filter_map(|seed| run(seed, options).err()).collect();
         assert!(10 < noticed.len(), "{}", noticed.len());
         assert!(noticed.iter().any(|violation| violation.contains(MISCOUNTED)), "{noticed:?}");
+    }
+
+    #[test]
+    fn a_log_that_forgets_idempotency_keys_is_noticed() {
+        let options = WorldOptions { keyless_batches: true, ..WorldOptions::default() };
+        let noticed: Vec<Violation> = (0..20).filter_map(|seed| run(seed, options).err()).collect();
+        assert!(5 < noticed.len(), "{}", noticed.len());
+        assert!(noticed.iter().all(|violation| violation.contains(FORGOTTEN)), "{noticed:?}");
+    }
+
+    #[test]
+    fn key_runs_that_lose_their_keys_are_noticed() {
+        let options = WorldOptions { empty_key_runs: true, ..WorldOptions::default() };
+        let noticed: Vec<Violation> = (0..40).filter_map(|seed| run(seed, options).err()).collect();
+        assert!(5 < noticed.len(), "{}", noticed.len());
+        assert!(noticed.iter().all(|violation| violation.contains(FORGOTTEN)), "{noticed:?}");
+    }
+
+    #[test]
+    fn worlds_have_replays_mismatches_and_merges() {
+        let reports: Vec<WorldReport> = (0..20).filter_map(|seed| run(seed, WorldOptions::default()).ok()).collect();
+        let total = |count: fn(&WorldReport) -> u64| reports.iter().map(count).sum::<u64>();
+        assert!(50 < total(|report| report.replays));
+        assert!(10 < total(|report| report.mismatches));
+        assert!(5 < total(|report| report.key_runs_merged));
     }
 
     #[test]

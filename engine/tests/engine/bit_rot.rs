@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use ringlog_engine::event::IdempotencyKey;
 use ringlog_engine::format::batch::{BATCH_HEADER_BYTES, BATCH_HEADER_CRC_FROM, BatchHeader, head_bytes};
 use ringlog_engine::format::block::{BLOCK_HEADER_BYTES, BLOCK_HEADER_CRC_FROM, BLOCK_MAGIC, BlockHeader};
 use ringlog_engine::format::index::{INDEX_HEADER_BYTES, INDEX_HEADER_CRC_FROM, INDEX_MAGIC, IndexHeader};
+use ringlog_engine::format::key_run::{KEY_RUN_HEADER_BYTES, KEY_RUN_HEADER_CRC_FROM, KEY_RUN_MAGIC, KeyRunHeader};
 use ringlog_engine::format::record::{RECORD_CRC_FROM, RECORD_HEADER_BYTES, RecordHeader};
 use ringlog_engine::format::run::{RUN_HEADER_BYTES, RUN_HEADER_CRC_FROM, RUN_MAGIC, RunHeader};
 use ringlog_engine::format::segment::{SEGMENT_HEADER_BYTES, SEGMENT_HEADER_CRC_FROM, SEGMENT_MAGIC};
@@ -29,20 +31,22 @@ struct Written {
     acknowledged: BTreeMap<Tenant, Vec<Found>>,
     /// Of every entity that ever had an event, retired or not.
     versions: BTreeMap<(Tenant, String), Version>,
+    /// Every other round's batch has an idempotency key.
+    rounds: u32,
 }
 
 /// Logs with one to four segments: unsealed, sealed, with retired ones behind them, with one in the pool.
 fn written_logs() -> Vec<Written> {
     vec![
-        write("one segment", |rig| fill(rig, 0..6)),
-        write("two sealed segments and an open one", |rig| {
+        write("one segment", 6, |rig| fill(rig, 0..6)),
+        write("two sealed segments and an open one", 11, |rig| {
             fill(rig, 0..4);
             rig.roll();
             fill(rig, 4..8);
             rig.roll();
             fill(rig, 8..11);
         }),
-        write("one retired, one sealed, one open", |rig| {
+        write("one retired, one sealed, one open", 11, |rig| {
             fill(rig, 0..4);
             rig.roll();
             fill(rig, 4..8);
@@ -53,7 +57,7 @@ fn written_logs() -> Vec<Written> {
     ]
 }
 
-fn write(name: &'static str, act: impl Fn(&mut Rig)) -> Written {
+fn write(name: &'static str, rounds: u32, act: impl Fn(&mut Rig)) -> Written {
     let mut rig = Rig::new(5);
     rig.open().unwrap();
     act(&mut rig);
@@ -69,25 +73,36 @@ fn write(name: &'static str, act: impl Fn(&mut Rig)) -> Written {
         }
     }
     rig.close();
-    Written { name, image: Image::of(&rig), acknowledged: rig.acknowledged.clone(), versions }
+    Written { name, image: Image::of(&rig), acknowledged: rig.acknowledged.clone(), versions, rounds }
 }
 
 fn fill(rig: &mut Rig, rounds: std::ops::Range<u32>) {
     for round in rounds {
-        let tenant = Tenant(1 + round % TENANTS);
-        let events: Vec<Event> = (0..1 + round % 4)
-            .map(|at| {
-                let mut event = Event::new("order.placed", &format!("entity-{}", (round + at) % 5), "{\"amount\":12}");
-                event.payload.resize(20 + 40 * at as usize, b'x');
-                event
-            })
-            .collect();
-        rig.append(tenant, &events).expect("the power is on").expect("a healthy disk");
+        let (tenant, events) = batch_of_round(round);
+        let appended = match key_of_round(round) {
+            Some(key) => rig.append_keyed(tenant, key, &events),
+            None => rig.append(tenant, &events),
+        };
+        appended.expect("the power is on").expect("a healthy disk");
         if round % 3 == 0 {
             rig.settle();
         }
     }
     rig.settle();
+}
+
+fn batch_of_round(round: u32) -> (Tenant, Vec<Event>) {
+    let events = (0..1 + round % 4).map(|at| {
+        let mut event = Event::new("order.placed", &format!("entity-{}", (round + at) % 5), "{\"amount\":12}");
+        event.payload.resize(20 + 40 * at as usize, b'x');
+        event
+    });
+    (Tenant(1 + round % TENANTS), events.collect())
+}
+
+fn key_of_round(round: u32) -> Option<IdempotencyKey> {
+    let key = [round as u8 + 1; 16];
+    round.is_multiple_of(2).then_some(IdempotencyKey { key, body: key })
 }
 
 /// What a flip led to, to see that the property is not empty.
@@ -184,6 +199,14 @@ fn check_flip(
             return Err(format!("{tenant:?} {entity} is at {found:?} instead of {version:?}"));
         }
     }
+    for round in 0..log.rounds {
+        let (tenant, events) = batch_of_round(round);
+        let Some(key) = key_of_round(round) else { continue };
+        let answer = rig.append_keyed(tenant, key, &events);
+        if !answer.is_some_and(|answer| answer.is_ok_and(|appended| appended.is_replay)) {
+            return Err(format!("the key of round {round} is forgotten: {answer:?}"));
+        }
+    }
     let tenant = Tenant(1);
     let next = log.acknowledged[&tenant].last().map_or(1, |last| last.position.0 + 1);
     let appended = rig.put(1, "order.paid", "entity-1", "after");
@@ -255,6 +278,7 @@ fn seal_checksums(bytes: &mut [u8]) {
             SEGMENT_MAGIC => (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_CRC_FROM, None),
             INDEX_MAGIC => (INDEX_HEADER_BYTES, INDEX_HEADER_CRC_FROM, Some(offset_of!(IndexHeader, resident_crc))),
             RUN_MAGIC => (RUN_HEADER_BYTES, RUN_HEADER_CRC_FROM, Some(offset_of!(RunHeader, body_crc))),
+            KEY_RUN_MAGIC => (KEY_RUN_HEADER_BYTES, KEY_RUN_HEADER_CRC_FROM, Some(offset_of!(KeyRunHeader, body_crc))),
             _ => continue,
         };
         if bytes.len() < page + header_bytes {
@@ -367,6 +391,9 @@ fn files_of_noise_under_any_name_never_panic_the_recovery() {
         "ent-0000000000000001-0000000000000009.run",
         "ent-0000000000000009-0000000000000001.run",
         "ent-0000000000000000-ffffffffffffffff.run",
+        "key-0000000000000001-0000000000000009.run",
+        "key-0000000000000009-0000000000000001.run",
+        "key-0000000000000000-ffffffffffffffff.run",
         "log-ffffffffffffffff.seg",
         "log-0000000000000001.idx.tmp",
         "stranger",
@@ -377,7 +404,7 @@ fn files_of_noise_under_any_name_never_panic_the_recovery() {
         let len = [0, 1, 100, 4096, 5000, 65536, 70000][rng.index(7)];
         let mut bytes = vec![0; len];
         rng.fill(&mut bytes);
-        let magic = [BLOCK_MAGIC, SEGMENT_MAGIC, INDEX_MAGIC, RUN_MAGIC][rng.index(4)];
+        let magic = [BLOCK_MAGIC, SEGMENT_MAGIC, INDEX_MAGIC, RUN_MAGIC, KEY_RUN_MAGIC][rng.index(5)];
         if len >= 8 && rng.chance(1, 2) {
             bytes[..8].copy_from_slice(&magic);
         }

@@ -227,3 +227,22 @@ fn a_full_disk_refuses_and_writing_resumes_when_there_is_room() {
     rig.check_acknowledged("after a power cut");
     assert_ne!(rig.all(Tenant(1)), Err(SearchError::Disk(DiskError::NoSpace)));
 }
+
+#[test]
+fn nothing_smaller_overtakes_a_batch_that_found_the_disk_full() {
+    for large_bytes in (1_000..12_000).step_by(1_000) {
+        let mut rig = Rig::new(1);
+        rig.disk.set_capacity(3 * crate::rig::SEGMENT_BYTES);
+        rig.open().unwrap();
+        let sized = |bytes: usize| [Event::new("order.placed", "entity", &"x".repeat(bytes))];
+        // All of them wait in the same turn, and the last ones fit where the first no longer does.
+        let events = (0..100).flat_map(|_| [large_bytes, 600, 60].map(sized));
+        let tickets: Vec<u64> = events.map(|events| rig.start(Tenant(1), &events).unwrap()).collect();
+        rig.settle();
+        let results: Vec<_> = tickets.iter().map(|ticket| rig.answer(*ticket).unwrap()).collect();
+        let stored = results.iter().take_while(|result| result.is_ok()).count();
+        assert!(0 < stored && stored < results.len(), "{stored}");
+        assert!(results[stored..].iter().all(|result| *result == Err(AppendError::StorageFull)), "{large_bytes}");
+        rig.check_acknowledged("a full disk");
+    }
+}

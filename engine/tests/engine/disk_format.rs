@@ -6,6 +6,7 @@ use ringlog_engine::format::batch::BatchHeader;
 use ringlog_engine::format::block::BlockHeader;
 use ringlog_engine::format::checkpoint::CheckpointEntry;
 use ringlog_engine::format::index::{GROUP_BYTES, GROUP_EVENTS, IndexFence, IndexHeader, IndexTenant, IndexType};
+use ringlog_engine::format::key_run::{KeyEntry, KeyRunHeader};
 use ringlog_engine::format::record::RecordHeader;
 use ringlog_engine::format::run::{RunEntry, RunHeader};
 use ringlog_engine::format::segment::SegmentHeader;
@@ -181,6 +182,27 @@ fn code() -> Vec<(&'static str, Vec<Field>)> {
             reserved,
         }),
         layout!(RunEntry { tenant, fingerprint_high, fingerprint_low, version, position }),
+        layout!(KeyRunHeader {
+            magic,
+            header_crc,
+            version,
+            flags,
+            shard,
+            body_crc,
+            segment_from,
+            segment_to,
+            entry_count,
+            reserved,
+        }),
+        layout!(KeyEntry {
+            tenant,
+            event_count,
+            first_position,
+            received_at,
+            first_version,
+            idempotency_hash,
+            body_hash,
+        }),
         ("GroupColumns", group_columns()),
     ]
 }

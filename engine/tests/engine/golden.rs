@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ringlog_engine::event::{EventBatch, EventInput, FingerprintKey, Source};
+use ringlog_engine::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Source};
 use ringlog_engine::filter::{self, FilterRef};
-use ringlog_engine::format::batch::{BatchView, encode_batch, head_bytes};
+use ringlog_engine::format::batch::{BatchHead, BatchView, encode_batch, head_bytes};
 use ringlog_engine::format::block::{
     BLOCK_FLAG_WINDOWED, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, BlockPlace, block_bytes, empty_header,
     finish_block,
@@ -21,6 +21,7 @@ use ringlog_engine::format::block::{
 use ringlog_engine::format::index::{
     IndexEvent, IndexIdentity, IndexResident, TenantSlice, encode_index, entity_filter_key, group_columns,
 };
+use ringlog_engine::format::key_run::{KeyEntry, KeyRunView, encode_key_run};
 use ringlog_engine::format::record::{EventKind, Record, encode_record};
 use ringlog_engine::format::run::{RunEntry, RunView, encode_run, run_filter_key, run_key};
 use ringlog_engine::format::segment::SegmentHeader;
@@ -233,24 +234,35 @@ fn a_record_is_encoded_as_ever() {
     assert_eq!((second.payload, second.metadata), (b"".as_slice(), b"null".as_slice()));
 }
 
-fn sample_batch() -> Vec<u8> {
+fn sample_batch(idempotency: Option<IdempotencyKey>) -> Vec<u8> {
     let records = sample_records();
     let mut bytes = vec![0; head_bytes(2) + records.len()];
     let versions = [3, u64::MAX - 1].into_iter();
-    let source = Source::Syslog as u8;
-    encode_batch(&mut bytes, Tenant(5), source, Position(11), Micros(99), versions, &records);
+    let head = BatchHead {
+        tenant: Tenant(5),
+        source: Source::Syslog as u8,
+        idempotency,
+        first_position: Position(11),
+        received_at: Micros(99),
+    };
+    encode_batch(&mut bytes, &head, versions, &records);
     bytes
 }
 
 #[test]
 fn a_batch_is_encoded_as_ever() {
-    check_file("encoders/batch.bin", &sample_batch());
+    check_file("encoders/batch.bin", &sample_batch(None));
     let golden = read("encoders/batch.bin");
     let view = BatchView::parse(&golden).unwrap();
     assert_eq!((view.tenant(), view.first_position(), view.received_at()), (Tenant(5), Position(11), Micros(99)));
     assert_eq!((view.event_count(), view.version(0), view.version(1)), (2, 3, u64::MAX - 1));
     assert_eq!(view.header.source, Source::Syslog as u8);
+    assert_eq!(view.idempotency(), None);
     assert_eq!(golden[view.head_bytes()..], sample_records());
+    let idempotency = IdempotencyKey { key: *b"a client's key..", body: *b"its body's hash." };
+    check_file("encoders/keyed_batch.bin", &sample_batch(Some(idempotency)));
+    let golden = read("encoders/keyed_batch.bin");
+    assert_eq!(BatchView::parse(&golden).unwrap().idempotency(), Some(idempotency));
 }
 
 /// A batch is what it was whoever encodes it: the one that applications fill has the same records.
@@ -273,7 +285,7 @@ const PLACE: BlockPlace =
 
 #[test]
 fn a_block_is_encoded_as_ever() {
-    let body = sample_batch();
+    let body = sample_batch(None);
     let mut block = vec![0xAA; block_bytes(body.len())];
     block[BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + body.len()].copy_from_slice(&body);
     let header = BlockHeader {
@@ -316,6 +328,7 @@ const IDENTITY: IndexIdentity = IndexIdentity {
     last_sequence: 8,
     next_ordinal: 1003,
     last_block_crc: 0xABCD,
+    has_key_run: false,
 };
 
 #[test]
@@ -371,6 +384,23 @@ fn a_run_is_encoded_as_ever() {
     assert_eq!(run.entries(), entries);
     assert_eq!(run.find(run_key(Tenant(2), 1 << 95 | 7)), Some((Version(1), Position(13))));
     assert_eq!(run.find(run_key(Tenant(3), 5)), None);
+}
+
+#[test]
+fn a_key_run_is_encoded_as_ever() {
+    let mut batch = EventBatch::new(Tenant(2), Source::Http, FingerprintKey(1));
+    batch.push(EventInput::new("order.placed", "order-1", b"{}")).unwrap();
+    let entry = |key: u8, position, received_at| {
+        let idempotency = IdempotencyKey { key: [key; 16], body: [key + 1; 16] };
+        KeyEntry::new(&batch, idempotency, Position(position), Micros(received_at))
+    };
+    let entries = [entry(7, 12, 99), entry(3, 13, 100)];
+    check_file("encoders/key_run.bin", &encode_key_run(1, 5, 7, &entries));
+    let run = KeyRunView::open(Map::owned(read("encoders/key_run.bin"))).unwrap();
+    assert_eq!((run.shard(), run.segments()), (1, (5, 7)));
+    assert_eq!(run.entries(), entries);
+    let first = run.entries()[0];
+    assert_eq!((first.tenant(), first.first_position(), first.received_at()), (Tenant(2), Position(12), Micros(99)));
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod disk_format;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
 mod many_tenants;
 #[cfg(test)]
 mod quotas;

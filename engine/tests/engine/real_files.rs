@@ -8,7 +8,7 @@ use ringlog_engine::event::{EventBatch, EventInput};
 use ringlog_engine::ids::{Micros, Position, ShardNumber, Tenant, Version};
 use ringlog_engine::io::{DataDirError, IoMode, RingError, SyncMode};
 use ringlog_engine::query::{Order, QuerySpec, TypeFilter};
-use ringlog_engine::shard::{AppendError, Durability, Limits, QuotaKind};
+use ringlog_engine::shard::{AppendError, Durability, KeyBounds, Limits, QuotaKind};
 use ringlog_engine::sim::Rng;
 use ringlog_engine::sim::model::{Model, ModelEvent, Promise};
 use tempfile::TempDir;
@@ -349,7 +349,7 @@ fn fifty_thousand_events_answer_every_query_as_a_plain_list_would() {
     const EVENTS: u64 = 50_000;
     let dir = TempDir::new().unwrap();
     let mut rng = Rng::new(17);
-    let mut model = Model::new(Promise::Durable);
+    let mut model = Model::new(Promise::Durable, KeyBounds::STANDARD);
     let mut engine = open(dir.path(), &options(IoMode::Auto));
     let mut number = 0;
     // Tickets of the engine count from 0, by one for each append.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ringlog_engine::event::{EventBatch, EventInput, FingerprintKey, Source};
+use ringlog_engine::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Source};
 use ringlog_engine::format::block::{BlockHeader, BlockKind};
 use ringlog_engine::format::record::EventKind;
 use ringlog_engine::format::scan::SegmentBytes;
@@ -16,7 +16,7 @@ use ringlog_engine::query::{QuerySpec, Row, Search, SearchError, SearchStep, Sum
 use ringlog_engine::shard::jobs::{Job, ShardHome};
 use ringlog_engine::shard::names::{QUARANTINE_DIR, log_path, shard_dir};
 use ringlog_engine::shard::recover::{OpenError, RecoveryReport};
-use ringlog_engine::shard::{AppendError, Appended, Durability, Now, Output, Shard, ShardConfig};
+use ringlog_engine::shard::{AppendError, Appended, Durability, KeyBounds, Now, Output, Shard, ShardConfig};
 use ringlog_engine::sim::SimDisk;
 
 /// Tickets of queries are apart from those of the shard.
@@ -97,6 +97,8 @@ pub struct Rig {
     pub acknowledged: BTreeMap<Tenant, Vec<Found>>,
     jobs: VecDeque<Job>,
     waiting: BTreeMap<u64, (Tenant, Vec<Event>)>,
+    /// The keys of the last batch that came back: what its answer says of versions.
+    pub answered_versions: Vec<u64>,
     answers: BTreeMap<u64, Result<Appended, AppendError>>,
     next_ticket: u64,
 }
@@ -121,6 +123,7 @@ impl Rig {
             spare_fill: Fill::Zeros,
             block_bytes_target: 8 << 10,
             commit_share_permille: 90,
+            keys: KeyBounds::STANDARD,
         };
         Rig {
             disk,
@@ -132,6 +135,7 @@ impl Rig {
             acknowledged: BTreeMap::new(),
             jobs: VecDeque::new(),
             waiting: BTreeMap::new(),
+            answered_versions: Vec::new(),
             answers: BTreeMap::new(),
             next_ticket: 1,
         }
@@ -155,7 +159,18 @@ impl Rig {
 
     /// Starts an append; its ticket, or why it was refused at once.
     pub fn start(&mut self, tenant: Tenant, events: &[Event]) -> Result<u64, AppendError> {
-        let batch = batch_of(tenant, self.config.fingerprint, events, None);
+        self.start_batch(batch_of(tenant, self.config.fingerprint, events, None), events)
+    }
+
+    /// Starts an append under an idempotency key.
+    pub fn start_keyed(&mut self, tenant: Tenant, key: IdempotencyKey, events: &[Event]) -> Result<u64, AppendError> {
+        let mut batch = batch_of(tenant, self.config.fingerprint, events, None);
+        batch.set_idempotency(key);
+        self.start_batch(batch, events)
+    }
+
+    fn start_batch(&mut self, batch: EventBatch, events: &[Event]) -> Result<u64, AppendError> {
+        let tenant = batch.tenant();
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.shard().append(ticket, batch).map_err(|(_, error)| error)?;
@@ -166,10 +181,27 @@ impl Rig {
     /// Appends and waits for the answer, no longer: the log does not yet say how far it is durable.
     /// `None`: there is no answer, because the power went.
     pub fn append(&mut self, tenant: Tenant, events: &[Event]) -> Option<Result<Appended, AppendError>> {
-        let ticket = match self.start(tenant, events) {
-            Ok(ticket) => ticket,
-            Err(error) => return Some(Err(error)),
-        };
+        match self.start(tenant, events) {
+            Ok(ticket) => self.answer(ticket),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// As `append`, under an idempotency key.
+    pub fn append_keyed(
+        &mut self,
+        tenant: Tenant,
+        key: IdempotencyKey,
+        events: &[Event],
+    ) -> Option<Result<Appended, AppendError>> {
+        match self.start_keyed(tenant, key, events) {
+            Ok(ticket) => self.answer(ticket),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Waits for the answer to an append that was started. `None`: the power went.
+    pub fn answer(&mut self, ticket: u64) -> Option<Result<Appended, AppendError>> {
         for _ in 0..TURNS_MAX {
             self.turn(20);
             if self.answers.contains_key(&ticket) || self.disk.is_down() {
@@ -178,6 +210,11 @@ impl Rig {
             self.run_jobs();
         }
         assert!(self.answers.contains_key(&ticket) || self.disk.is_down(), "no answer to an append");
+        self.answers.get(&ticket).copied()
+    }
+
+    /// What became of an append, if it has been answered.
+    pub fn answer(&self, ticket: u64) -> Option<Result<Appended, AppendError>> {
         self.answers.get(&ticket).copied()
     }
 
@@ -296,7 +333,10 @@ impl Rig {
                 continue;
             }
             let (tenant, events) = self.waiting.remove(&ack.ticket).expect("one answer to each append");
-            if let Ok(appended) = ack.result {
+            self.answered_versions = ack.batch.keys().iter().map(|key| key.version).collect();
+            if let Ok(appended) = ack.result
+                && !appended.is_replay
+            {
                 let list = self.acknowledged.entry(tenant).or_default();
                 for (event_index, (event, key)) in events.into_iter().zip(ack.batch.keys()).enumerate() {
                     list.push(Found {

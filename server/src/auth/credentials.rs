@@ -187,6 +187,11 @@ impl Credentials {
         self.live_row(slot, generation).is_some()
     }
 
+    /// What kind of credential a slot holds.
+    pub fn kind(&self, slot: u32) -> Option<CredentialKind> {
+        self.rows.get(slot as usize).map(|row| row.kind)
+    }
+
     /// Whether anything may be done in a tenant. Who acts for others must ask this beside [`Credentials::still_valid`].
     pub fn is_active(&self, number: Tenant) -> bool {
         self.tenant(number).is_some_and(|row| row.state == TenantState::Active)

@@ -127,7 +127,7 @@ pub fn load_one(path: &Path) -> Result<Option<Secret>, SecretFileError> {
 }
 
 /// What a file holds that nobody else can read or replace.
-fn read_private(path: &Path) -> Result<Option<Vec<u8>>, SecretFileError> {
+pub fn read_private(path: &Path) -> Result<Option<Vec<u8>>, SecretFileError> {
     let io_error = |error| SecretFileError::Io { path: path.into(), error };
     // A link could point at something that others write.
     let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK).bits();

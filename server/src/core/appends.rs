@@ -1,37 +1,65 @@
 //! Appends on their way: from a body to the owner of the tenant's shard, and back to whoever asked.
 //!
 //! Owns who waits for which batch, and the batches' memory. Must never: admit for a credential that is no longer good,
-//! or answer a request twice.
+//! or answer a request twice. Batches of sources, which nobody is answered for, pass through `sources`.
 //!
 //! ```text
 //! request ─► batch ─┬─► shard of this core ────────────────────► append_ended ─► appended ─► answer
 //!                   └─► Append ─► owner ─► append_ended ─► Appended ─► appended ─► answer
 //! ```
 
-use ringlog_engine::event::{EventBatch, FingerprintKey, Source};
-use ringlog_engine::ids::{ShardNumber, Tenant};
-use ringlog_engine::shard::{Ack, AppendError, Durability};
+use std::net::IpAddr;
 
+use ringlog_engine::event::{EventBatch, FingerprintKey, Source};
+use ringlog_engine::ids::{Micros, Position, ShardNumber, Tenant};
+use ringlog_engine::shard::{Ack, AppendError, Appended, Durability};
+
+use crate::auth::delta::CredentialKind;
 use crate::core::host::{Context, CoreHost};
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
-use crate::handle::events::{self, Ids, Shape};
-use crate::handle::routes::{Access, not_good};
+use crate::core::sources::counters::{Failed, Refusal, failed};
+use crate::core::sources::{OnItsWay, Passed};
+use crate::handle::events::{self, Ids};
+use crate::handle::routes::{Access, Admitted, not_good};
+use crate::handle::sources::{self, Body, Scratch, SourceEndpoint, Stored, Taken};
 use crate::limits::{APPENDING_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, BATCH_KEPT_BYTES_MAX, BATCHES_KEPT_MAX};
 use crate::net::connections::{Asked, Connections, Handled};
-use crate::wire::envelope::Scratch;
+use crate::net::http1::Request;
 use crate::wire::response;
 use crate::wire::status::Problem;
 
+/// What an answer is made with that no batch is behind.
+const NOTHING_APPENDED: Appended = Appended { first_position: Position(0), received_at: Micros(0), is_replay: false };
+
 /// Who waits for a batch.
 #[derive(Debug)]
-enum Waiter {
-    Request { asked: Asked, shape: Shape, bytes: usize },
-    Peer { core: usize, ticket: u64 },
+pub(super) enum Waiter {
+    Request {
+        asked: Asked,
+        taken: Taken,
+        bytes: usize,
+    },
+    Peer {
+        core: usize,
+        ticket: u64,
+    },
+    /// What becomes of it is nobody's business.
+    Nobody,
+    /// A source's, sent to another core.
+    Sent(OnItsWay),
+    /// A source's, in a shard of this core.
+    Passed(Passed),
+}
+
+/// Who on this core asked for an append.
+enum Asking {
+    Request { asked: Asked, taken: Taken },
+    Source(OnItsWay),
 }
 
 pub struct Appends {
-    waiters: Slots<Waiter>,
+    pub(super) waiters: Slots<Waiter>,
     /// Of this core's own requests.
     bytes_in_flight: usize,
     kept: Vec<EventBatch>,
@@ -52,17 +80,21 @@ impl Appends {
         }
     }
 
-    fn take_batch(&mut self, tenant: Tenant) -> EventBatch {
+    pub(super) fn fingerprint(&self) -> FingerprintKey {
+        self.fingerprint
+    }
+
+    pub(super) fn take_batch(&mut self, tenant: Tenant, source: Source) -> EventBatch {
         match self.kept.pop() {
             Some(mut batch) => {
-                batch.reset(tenant, Source::Http);
+                batch.reset(tenant, source);
                 batch
             }
-            None => EventBatch::new(tenant, Source::Http, self.fingerprint),
+            None => EventBatch::new(tenant, source, self.fingerprint),
         }
     }
 
-    fn keep(&mut self, batch: EventBatch) {
+    pub(super) fn keep(&mut self, batch: EventBatch) {
         if batch.records().len() <= BATCH_KEPT_BYTES_MAX && self.kept.len() < BATCHES_KEPT_MAX {
             self.kept.push(batch);
         }
@@ -74,14 +106,50 @@ impl CoreHost {
     pub(super) fn append(
         &mut self,
         asked: Asked,
-        shape: Shape,
+        endpoint: SourceEndpoint,
         access: &Access,
-        body: &[u8],
+        client: IpAddr,
+        request: &Request<'_, Admitted>,
+        answer: &mut Vec<u8>,
     ) -> Result<Handled, Box<Problem>> {
-        let mut batch = self.appends.take_batch(access.tenant);
-        let sent = match events::read(shape, body, &access.tenant_id, &mut self.appends.scratch, &mut batch) {
-            Ok(()) => self.send_off(asked, shape, access, batch),
-            Err(problem) => Err((batch, Box::new(problem))),
+        let mut batch = self.appends.take_batch(access.tenant, Source::Http);
+        let body = Body {
+            endpoint,
+            head: &request.head,
+            bytes: request.body,
+            tenant_id: &access.tenant_id,
+            client,
+            seed: self.appends.fingerprint.0,
+        };
+        let (credentials, wall) = (&mut self.credentials, self.now.wall);
+        let mut rejected = Vec::new();
+        let taken = sources::read(
+            &body,
+            &mut self.appends.scratch,
+            &mut batch,
+            |key| match credentials.authenticate_streaming_key(key, wall) {
+                Ok(principal) => {
+                    principal.slot == access.slot
+                        || credentials.kind(access.slot) != Some(CredentialKind::Streaming)
+                            && principal.tenant == access.tenant
+                }
+                Err(_) => false,
+            },
+            |bytes, outcome| rejected = sources::rejected(bytes, outcome),
+        );
+        if !rejected.is_empty() {
+            self.keep_rejects(access, endpoint.source(), &asked, rejected);
+        }
+        let sent = match taken {
+            Ok(taken) if taken.is_answered_at_once(&batch) => {
+                let durability = self.durability_word();
+                let stored = Stored { batch: &batch, appended: NOTHING_APPENDED, durability };
+                taken.answer(answer, &asked.reply, &stored, &self.keys.event_id, &mut self.appends.ids);
+                self.appends.keep(batch);
+                return Ok(Handled::Now);
+            }
+            Ok(taken) => self.send_off(asked, taken, access, batch),
+            Err(refused) => Err((batch, Box::new(refused.problem))),
         };
         match sent {
             Ok(()) => Ok(Handled::LaterChanged),
@@ -96,15 +164,15 @@ impl CoreHost {
     fn send_off(
         &mut self,
         asked: Asked,
-        shape: Shape,
+        taken: Taken,
         access: &Access,
         batch: EventBatch,
     ) -> Result<(), (EventBatch, Box<Problem>)> {
-        let bytes = batch.records().len();
+        let (bytes, shape) = (batch.records().len(), taken.shape());
         if self.appends.bytes_in_flight + bytes > APPENDING_BYTES_MAX {
             return Err((batch, Box::new(Problem::overloaded("too many events wait to be stored"))));
         }
-        let Ok(key) = self.appends.waiters.insert(Waiter::Request { asked, shape, bytes }) else {
+        let Ok(key) = self.appends.waiters.insert(Waiter::Request { asked, taken, bytes }) else {
             return Err((batch, Box::new(Problem::overloaded("too many requests wait to be stored"))));
         };
         let owner = self.shard_owners[access.shard.0 as usize];
@@ -175,35 +243,56 @@ impl CoreHost {
         self.peers.answer(core, message);
     }
 
+    /// Appends without anybody who waits for it, in a shard of this core.
+    pub(super) fn append_for_nobody(&mut self, shard: ShardNumber, batch: EventBatch) {
+        let Ok(key) = self.appends.waiters.insert(Waiter::Nobody) else { return self.appends.keep(batch) };
+        self.has_news = true;
+        if let Err((batch, _)) = self.shards.append(shard, key.to_ticket(), batch) {
+            self.appends.waiters.take(key);
+            self.appends.keep(batch);
+        }
+    }
+
     /// A shard of this core has answered: here, or to the core that asked.
     pub(super) fn append_ended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
         let key = SlotKey::of_ticket(ack.ticket);
-        let waiter = self.appends.waiters.get_mut(key).expect("every append has its waiter");
-        if let Waiter::Peer { core, ticket } = *waiter {
-            self.appends.waiters.take(key);
-            self.peers.answer(core, Message::Appended { ack: Ack { ticket, ..ack } });
-        } else {
-            self.appended(ack, connections);
+        match *self.appends.waiters.get_mut(key).expect("every append has its waiter") {
+            Waiter::Peer { core, ticket } => {
+                self.appends.waiters.take(key);
+                self.peers.answer(core, Message::Appended { ack: Ack { ticket, ..ack } });
+            }
+            Waiter::Nobody => {
+                self.appends.waiters.take(key);
+                self.appends.keep(ack.batch);
+            }
+            Waiter::Passed(passed) => {
+                self.appends.waiters.take(key);
+                self.passed_ended(passed, ack);
+            }
+            Waiter::Request { .. } | Waiter::Sent(_) => self.appended(ack, connections),
         }
     }
 
     /// What became of a batch that came in on this core.
     pub(super) fn appended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
-        let (asked, shape) = self.request_of(ack.ticket);
+        let (asked, taken) = match self.asker_of(ack.ticket) {
+            Asking::Request { asked, taken } => (asked, taken),
+            Asking::Source(on_its_way) => {
+                let result = ack.result.map(drop).map_err(failed);
+                return self.source_ended(&on_its_way, ack.batch, result);
+            }
+        };
+        let durability = self.durability_word();
         let appends = &mut self.appends;
         match &ack.result {
             Ok(appended) => {
-                let durability = match self.durability {
-                    Durability::Commit => response::Durability::Disk,
-                    Durability::Interval { .. } | Durability::Memory => response::Durability::Memory,
-                };
-                let stored = events::StoredBatch { shape, batch: &ack.batch, appended: *appended, durability };
+                let stored = Stored { batch: &ack.batch, appended: *appended, durability };
                 connections.answer(&asked, |out, reply| {
-                    events::answer(out, reply, &stored, &self.keys.event_id, &mut appends.ids);
+                    taken.answer(out, reply, &stored, &self.keys.event_id, &mut appends.ids);
                 });
             }
             Err(error) => {
-                let problem = events::not_appended(*error, shape, &ack.batch);
+                let problem = taken.worded(events::not_appended(*error, taken.shape(), &ack.batch));
                 connections.answer(&asked, |out, reply| problem.respond(out, reply));
             }
         }
@@ -211,15 +300,36 @@ impl CoreHost {
     }
 
     pub(super) fn append_revoked(&mut self, ticket: u64, batch: EventBatch, connections: &mut Connections<Context>) {
-        let (asked, _) = self.request_of(ticket);
-        connections.answer(&asked, |out, reply| not_good().respond(out, reply));
-        self.appends.keep(batch);
+        match self.asker_of(ticket) {
+            Asking::Request { asked, taken } => {
+                let problem = taken.worded(not_good());
+                connections.answer(&asked, |out, reply| problem.respond(out, reply));
+                self.appends.keep(batch);
+            }
+            Asking::Source(on_its_way) => {
+                self.source_ended(&on_its_way, batch, Err(Failed::Refused(Refusal::Revoked)));
+            }
+        }
     }
 
-    fn request_of(&mut self, ticket: u64) -> (Asked, Shape) {
-        let waiter = self.appends.waiters.take(SlotKey::of_ticket(ticket));
-        let Some(Waiter::Request { asked, shape, bytes }) = waiter else { panic!("an answer that nobody waits for") };
-        self.appends.bytes_in_flight -= bytes;
-        (asked, shape)
+    /// What an answer may say of what it is about.
+    fn durability_word(&self) -> response::Durability {
+        match self.durability {
+            Durability::Commit => response::Durability::Disk,
+            Durability::Interval { .. } | Durability::Memory => response::Durability::Memory,
+        }
+    }
+
+    fn asker_of(&mut self, ticket: u64) -> Asking {
+        match self.appends.waiters.take(SlotKey::of_ticket(ticket)) {
+            Some(Waiter::Request { asked, taken, bytes }) => {
+                self.appends.bytes_in_flight -= bytes;
+                Asking::Request { asked, taken }
+            }
+            Some(Waiter::Sent(on_its_way)) => Asking::Source(on_its_way),
+            Some(Waiter::Peer { .. } | Waiter::Nobody | Waiter::Passed(_)) | None => {
+                panic!("an answer that nobody waits for")
+            }
+        }
     }
 }

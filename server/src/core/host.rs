@@ -27,17 +27,20 @@ use crate::core::paid_routes::PaidRoutes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::rates::Rates;
+use crate::core::rejects::{RejectCounts, Rejects};
 use crate::core::setup::CoreSetup;
 use crate::core::shards::{OwnedShards, SearchFrom, ShardsOutcome};
+use crate::core::sources::{SYSLOG_DATAGRAMS, Sources};
 use crate::core::turns::{Host, Moment, Next, Pace};
 use crate::core::usage::Counts;
-use crate::handle::events::Shape;
 use crate::handle::health::{self, Health};
 use crate::handle::query::QueryKeys;
-use crate::handle::routes::{self, Access, Admitted, Endpoint, Noticed, Who};
-use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US};
-use crate::net::connections::{Asked, Connections, Handled, Service};
+use crate::handle::routes::{self, Access, Admitted, Decided, Endpoint, Noticed, Who};
+use crate::handle::sources::{self, shadow_of};
+use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US, STREAM_DRAIN_WITHIN_US};
+use crate::net::connections::{Asked, Handled, Service};
 use crate::net::http1::{Decision, Request};
+use crate::net::sockets::{HTTP_LISTENER, Sockets};
 use crate::wire::cors::{self, Cors};
 use crate::wire::forwarded::TrustedProxies;
 use crate::wire::http::Head;
@@ -51,7 +54,7 @@ pub type Context = Admitted;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Serving,
-    Draining { until_us: u64, is_drained: bool },
+    Draining { cut_at_us: u64, until_us: u64, is_drained: bool },
     Closing { until_us: u64 },
 }
 
@@ -71,6 +74,9 @@ pub struct CoreHost {
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
     pub(super) paid_routes: PaidRoutes,
+    pub(super) rejects: Rejects,
+    pub(super) reject_counts: Arc<RejectCounts>,
+    pub(super) sources: Sources,
     trusted_proxies: TrustedProxies,
     cors: Cors,
     notes: Notes,
@@ -79,7 +85,9 @@ pub struct CoreHost {
     pub(super) control: ControlHandle,
     outcome: ShardsOutcome,
     read_only_shards: Vec<ShardNumber>,
-    listener_count: u32,
+    listeners: Vec<u32>,
+    /// Of the end: turns until nobody is let in any more, and one in which those come up whom the ring had let in.
+    listening_turns: u8,
     life: Life,
     /// Cores that have drained, this one among them.
     drained_count: usize,
@@ -91,9 +99,10 @@ pub struct CoreHost {
 }
 
 impl CoreHost {
-    pub fn new(setup: CoreSetup, shards: OwnedShards, listener_count: u32, io_notice: String, now: Moment) -> CoreHost {
+    pub fn new(setup: CoreSetup, shards: OwnedShards, listeners: Vec<u32>, io_notice: String, now: Moment) -> CoreHost {
         let fingerprint = setup.dir.fingerprint();
         let event_id = setup.dir.event_id_key();
+        let shard_count = setup.shard_owners.len();
         let mut host = CoreHost {
             core: setup.core,
             shards,
@@ -109,6 +118,9 @@ impl CoreHost {
             counts: Counts::new(),
             rates: setup.rates,
             paid_routes: PaidRoutes::new(setup.pricing, setup.facilitator),
+            rejects: Rejects::default(),
+            reject_counts: setup.reject_counts,
+            sources: Sources::new(shard_count, setup.syslog_workspace),
             trusted_proxies: setup.trusted_proxies,
             cors: setup.cors,
             notes: Notes::default(),
@@ -117,7 +129,8 @@ impl CoreHost {
             control: setup.control,
             outcome: ShardsOutcome::default(),
             read_only_shards: Vec::new(),
-            listener_count,
+            listeners,
+            listening_turns: 3,
             life: Life::Serving,
             drained_count: 0,
             version: setup.version,
@@ -132,13 +145,17 @@ impl CoreHost {
     }
 
     /// Takes one message. Nothing else happens in between.
-    fn take(&mut self, message: Message, connections: &mut Connections<Context>, ring: &mut Ring) {
+    fn take(&mut self, message: Message, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) {
         match message {
             Message::Append { from, ticket, shard, slot, generation, batch } => {
                 self.append_for_peer(from, ticket, shard, (slot, generation), batch);
             }
-            Message::Appended { ack } => self.appended(ack, connections),
-            Message::AppendRevoked { ticket, batch } => self.append_revoked(ticket, batch, connections),
+            Message::Rejected { shard, batch } => self.append_rejects(shard, batch),
+            Message::AppendHeld { from, ticket, shard, credential, batch } => {
+                self.hold_for_peer(from, ticket, shard, credential, batch);
+            }
+            Message::Appended { ack } => self.appended(ack, &mut sockets.http),
+            Message::AppendRevoked { ticket, batch } => self.append_revoked(ticket, batch, &mut sockets.http),
             Message::Search { from, ticket, shard, request } => {
                 let from = SearchFrom { core: from, ticket };
                 if let Some(answer) = self.shards.search(shard, from, request) {
@@ -151,18 +168,18 @@ impl CoreHost {
                 self.set_limits(&delta);
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
-            Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, connections),
-            Message::Paid { ticket, outcome } => self.paid(ticket, *outcome, connections),
+            Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, &mut sockets.http),
+            Message::Paid { ticket, outcome } => self.paid(ticket, *outcome, &mut sockets.http),
             Message::CountEvents { from, ticket, shard, tenant } => {
                 let from = SearchFrom { core: from, ticket };
                 if let Some(counts) = self.shards.count_events(shard, from, tenant, self.now.wall) {
                     self.peers.answer(from.core, Message::EventsCounted { ticket, counts });
                 }
             }
-            Message::EventsCounted { ticket, counts } => self.counted(ticket, counts, connections),
+            Message::EventsCounted { ticket, counts } => self.counted(ticket, counts, &mut sockets.http),
             Message::ShardReadOnly { shard } => self.read_only_shards.push(shard),
             Message::Drained => self.drained_count += 1,
-            Message::Stop => self.stop(connections, ring),
+            Message::Stop => self.stop(sockets, ring),
         }
     }
 
@@ -197,6 +214,27 @@ impl CoreHost {
         }
     }
 
+    /// Holds what was decided against rates, and tells of what is worth it.
+    fn let_in(
+        &mut self,
+        decided: Decided,
+        head: &Head<'_>,
+        peer: IpAddr,
+        reply: &ReplyTo,
+    ) -> Result<(usize, Admitted), Problem> {
+        if let Some(tenant) = decided.tenant {
+            self.check_rate(tenant, head)?;
+        }
+        if let Some(noticed) = decided.noticed {
+            let client = self.trusted_proxies.client_of(peer, head);
+            self.notice(&noticed, client, reply.request_id.as_str());
+            if noticed.kind == NoteKind::AuthenticationFailed {
+                self.check_guesses(client)?;
+            }
+        }
+        decided.outcome
+    }
+
     /// Answers what was refused at once. Who named another's tenant is told of.
     fn settle(
         &mut self,
@@ -220,7 +258,7 @@ impl CoreHost {
             };
             self.note_denial(reached, asked);
         }
-        refuse(&problem, asked, answer)
+        refuse(&sources::worded(*problem, &request.head), asked, answer)
     }
 
     fn health(&self) -> Health<'_> {
@@ -235,50 +273,84 @@ impl CoreHost {
 
     // ----- the end -----
 
-    fn stop(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) {
+    fn stop(&mut self, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) {
         if self.life != Life::Serving {
             return;
         }
-        self.life = Life::Draining { until_us: self.now.monotonic_us + DRAIN_WITHIN_US, is_drained: false };
-        for token in 0..self.listener_count {
-            ring.stop_listening(token);
+        let now_us = self.now.monotonic_us;
+        self.life = Life::Draining {
+            cut_at_us: now_us + STREAM_DRAIN_WITHIN_US,
+            until_us: now_us + DRAIN_WITHIN_US,
+            is_drained: false,
+        };
+        if let Some(http) = self.listeners.iter().position(|token| *token == HTTP_LISTENER) {
+            ring.stop_listening(self.listeners.swap_remove(http));
         }
-        connections.drain();
+        sockets.http.drain();
+        sockets.streams.drain(self.now.unix_us);
+        self.stop_sources();
+    }
+
+    /// Lets in the streams that have connected before the stop, then nobody. `true`: that is done.
+    fn stop_listening(&mut self, ring: &mut Ring) -> bool {
+        if self.listening_turns == 0 {
+            return true;
+        }
+        self.listening_turns -= 1;
+        self.has_news = true;
+        if self.listening_turns == 1 {
+            for token in self.listeners.drain(..) {
+                ring.stop_listening(token);
+            }
+        }
+        false
     }
 
     /// Goes on towards the end as far as it can. `true`: it is reached.
-    fn live_on(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) -> bool {
+    fn live_on(&mut self, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) -> bool {
         let now_us = self.now.monotonic_us;
-        match &mut self.life {
+        match self.life {
             Life::Serving => false,
-            Life::Draining { until_us, is_drained } => {
-                let is_late = *until_us <= now_us;
+            Life::Draining { cut_at_us, until_us, is_drained } if cut_at_us <= now_us => {
+                self.life = Life::Draining { cut_at_us: u64::MAX, until_us, is_drained };
+                sockets.streams.cut(ring, self, self.now.unix_us);
+                self.has_news = true;
+                false
+            }
+            Life::Draining { cut_at_us, until_us, mut is_drained } => {
+                let has_stopped = self.stop_listening(ring);
+                let is_late = until_us <= now_us;
                 if is_late {
-                    connections.close_all(ring);
+                    sockets.http.close_all(ring);
+                    let cut_streams = sockets.streams.close_all(ring);
+                    self.tell_what_is_lost(cut_streams);
                 }
                 // Others may still ask for what this core's shards hold: they close when nobody is left to ask.
-                if !*is_drained && (is_late || connections.is_empty()) {
-                    *is_drained = true;
+                let is_done = has_stopped && sockets.is_empty() && self.sources.is_inlet_done();
+                if !is_drained && (is_late || is_done) {
+                    is_drained = true;
+                    self.life = Life::Draining { cut_at_us, until_us, is_drained };
                     self.drained_count += 1;
                     for core in (0..self.peers.count()).filter(|core| *core != self.core) {
                         self.peers.answer(core, Message::Drained);
                     }
                 }
-                if is_late || (*is_drained && self.drained_count == self.peers.count()) {
+                if is_late || (is_drained && self.drained_count == self.peers.count()) {
                     self.life = Life::Closing { until_us: now_us + CLOSE_WITHIN_US };
                     self.shards.close();
                     self.has_news = true;
                 }
                 false
             }
-            Life::Closing { until_us } => *until_us <= now_us || (self.shards.is_settled() && !self.has_news),
+            Life::Closing { until_us } => until_us <= now_us || (self.shards.is_settled() && !self.has_news),
         }
     }
 
     fn end_at_us(&self) -> Option<u64> {
         match self.life {
             Life::Serving => None,
-            Life::Draining { until_us, .. } | Life::Closing { until_us } => Some(until_us),
+            Life::Draining { cut_at_us, until_us, .. } => Some(cut_at_us.min(until_us)),
+            Life::Closing { until_us } => Some(until_us),
         }
     }
 }
@@ -295,26 +367,13 @@ impl Service for CoreHost {
     fn decide(&mut self, head: &Head<'_>, peer: IpAddr, reply: &mut ReplyTo) -> Decision<Admitted> {
         reply.cors = self.cors.headers(head);
         let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
-        if let Some(tenant) = decided.tenant
-            && let Err(problem) = self.check_rate(tenant, head)
-        {
-            return Decision::Reject(Box::new(problem));
-        }
-        if let Some(noticed) = decided.noticed {
-            let client = self.trusted_proxies.client_of(peer, head);
-            self.notice(&noticed, client, reply.request_id.as_str());
-            if noticed.kind == NoteKind::AuthenticationFailed
-                && let Err(problem) = self.check_guesses(client)
-            {
-                return Decision::Reject(Box::new(problem));
-            }
-        }
-        match decided.outcome {
+        match self.let_in(decided, head, peer, reply) {
             Ok((body_bytes_max, mut context)) => match self.paid_routes.charge(head, &mut context) {
                 Ok(()) => Decision::Accept { body_bytes_max, context },
+                // In x402's words, whatever the path.
                 Err(problem) => Decision::Reject(problem),
             },
-            Err(problem) => Decision::Reject(Box::new(problem)),
+            Err(problem) => Decision::Reject(Box::new(sources::worded(problem, head))),
         }
     }
 
@@ -330,16 +389,18 @@ impl Service for CoreHost {
         }
         let who = std::mem::replace(&mut request.context.who, Who::Anyone);
         match (request.context.endpoint, who) {
-            (Endpoint::Event, Who::Tenant(access)) => {
-                let outcome = self.append(asked, Shape::One, &access, request.body);
-                self.settle(outcome, &asked, &access, peer, &request, answer)
-            }
-            (Endpoint::EventBatch, Who::Tenant(access)) => {
-                let outcome = self.append(asked, Shape::Many, &access, request.body);
+            (Endpoint::Source(endpoint), Who::Tenant(access)) => {
+                let client = self.trusted_proxies.client_of(peer, &request.head);
+                let outcome = self.append(asked, endpoint, &access, client, &request, answer);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Query, Who::Tenant(access)) => {
                 let outcome = self.query(asked, access.clone(), &request.head);
+                self.settle(outcome, &asked, &access, peer, &request, answer)
+            }
+            (Endpoint::Rejects, Who::Tenant(access)) => {
+                let shadow = Access { tenant: shadow_of(access.tenant), ..access.clone() };
+                let outcome = self.query(asked, shadow, &request.head);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Usage, Who::Tenant(access)) => self.usage(asked, &access, answer),
@@ -351,7 +412,7 @@ impl Service for CoreHost {
                 let client = self.trusted_proxies.client_of(peer, &request.head);
                 self.account(asked, client, (endpoint, &who), &request, answer)
             }
-            (Endpoint::Event | Endpoint::EventBatch | Endpoint::Query | Endpoint::Usage | Endpoint::Control(_), _) => {
+            (Endpoint::Source(_) | Endpoint::Query | Endpoint::Rejects | Endpoint::Usage | Endpoint::Control(_), _) => {
                 unreachable!("the table of routes says what each of them needs")
             }
             (Endpoint::Onboard, _) => {
@@ -379,13 +440,13 @@ impl Service for CoreHost {
 }
 
 impl Host for CoreHost {
-    fn begin(&mut self, now: Moment, connections: &mut Connections<Context>, ring: &mut Ring) {
+    fn begin(&mut self, now: Moment, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) {
         // A clock that was set back must not bring expired credentials back.
         let wall = Micros(now.wall.0.max(self.now.wall.0));
         self.now = Moment { wall, ..now };
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.next() else { break };
-            self.take(message, connections, ring);
+            self.take(message, sockets, ring);
         }
     }
 
@@ -398,8 +459,14 @@ impl Host for CoreHost {
         }
     }
 
-    fn work(&mut self, now: Moment, connections: &mut Connections<Context>, ring: &mut Ring) -> Option<u64> {
+    fn datagrams_ready(&mut self, token: u32) {
+        assert!(token == SYSLOG_DATAGRAMS);
+        self.sources.datagrams_ready();
+    }
+
+    fn work(&mut self, now: Moment, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) -> Option<u64> {
         self.has_news = false;
+        self.pass_gates();
         let mut outcome = std::mem::take(&mut self.outcome);
         self.shards.turn(ring, self.pace.now(now), &mut outcome);
         if outcome.has_committed {
@@ -409,7 +476,7 @@ impl Host for CoreHost {
             self.pace.committed(monotonic_us() - from_us);
         }
         for ack in outcome.acks.drain(..) {
-            self.append_ended(ack, connections);
+            self.append_ended(ack, &mut sockets.http);
         }
         for (from, answer) in outcome.searched.drain(..) {
             if from.core == self.core {
@@ -419,7 +486,7 @@ impl Host for CoreHost {
             }
         }
         for (from, counts) in outcome.counted.drain(..) {
-            self.count_ended(from, counts, connections);
+            self.count_ended(from, counts, &mut sockets.http);
         }
         for shard in outcome.latched.drain(..) {
             self.read_only_shards.push(shard);
@@ -429,15 +496,19 @@ impl Host for CoreHost {
         }
         let deadline_us = outcome.deadline_us;
         self.outcome = outcome;
-        self.work_on_queries(connections, ring);
+        self.work_on_queries(&mut sockets.http, ring);
+        self.work_on_sources(sockets, ring);
         self.tell_what_is_due();
         self.tell_what_was_used(now);
         let used_at_us = self.credentials.used_due_at().map(|at| at.0.unsigned_abs());
-        [deadline_us, self.end_at_us(), self.notes.due_at_us(), used_at_us].into_iter().flatten().min()
+        [deadline_us, self.end_at_us(), self.notes.due_at_us(), used_at_us, self.sources.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    fn end(&mut self, connections: &mut Connections<Context>, ring: &mut Ring) -> Next {
-        let is_over = self.live_on(connections, ring);
+    fn end(&mut self, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) -> Next {
+        let is_over = self.live_on(sockets, ring);
         let has_unsent = self.peers.wake(ring);
         if is_over {
             let used = self.credentials.take_all_used();

@@ -40,11 +40,25 @@ pub enum Message {
         generation: u32,
         batch: EventBatch,
     },
-    /// The answer to an `Append` that this core sent.
+    /// Rejects of a tenant in a shard of the receiver. Nobody waits for them.
+    Rejected {
+        shard: ShardNumber,
+        batch: EventBatch,
+    },
+    /// Append for a source of core `from`, behind all that it sent before, and when there is room.
+    AppendHeld {
+        from: usize,
+        ticket: u64,
+        shard: ShardNumber,
+        /// Slot and generation, where it has one.
+        credential: Option<(u32, u32)>,
+        batch: EventBatch,
+    },
+    /// The answer to an `Append` or `AppendHeld` that this core sent.
     Appended {
         ack: Ack,
     },
-    /// The credential of an `Append` has been revoked in the meantime.
+    /// The credential of one of these has been revoked in the meantime.
     AppendRevoked {
         ticket: u64,
         batch: EventBatch,

@@ -13,9 +13,11 @@ mod paid_routes;
 mod peers;
 mod queries;
 pub mod rates;
+pub mod rejects;
 pub mod setup;
 mod shards;
 mod slots;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -25,18 +27,18 @@ use ringlog_engine::io::clock::random_u64;
 use ringlog_engine::io::{IoMode, Ring, RingConfig, SyncMode};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::core::host::{Context, CoreHost};
+use crate::core::host::CoreHost;
 use crate::core::setup::{CoreSetup, CoreStarted};
 use crate::core::shards::OwnedShards;
+use crate::core::sources::{FRAMES_LISTENER, SYSLOG_DATAGRAMS, SYSLOG_LISTENER};
 use crate::core::turns::{Clock, Pace, turn_until_over};
-use crate::limits::{CONNECTIONS_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFER_COUNT, RING_ENTRIES};
+use crate::limits::{CONNECTIONS_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFER_COUNT, RING_ENTRIES, STREAMS_MAX};
 use crate::net::connections::Connections;
+use crate::net::sockets::{HTTP_LISTENER, Sockets};
+use crate::net::streams::Streams;
 
 /// Sockets that the ring has room for beyond the core's connections: those that are accepted only to be closed.
 const SOCKETS_SPARE: usize = 64;
-
-/// The token of the listener that is served. What the ones behind it accept is closed.
-const HTTP_LISTENER: u32 = 0;
 
 /// Runs a core on the calling thread until it is told to stop.
 pub fn run(mut setup: CoreSetup) {
@@ -44,12 +46,13 @@ pub fn run(mut setup: CoreSetup) {
     let clock = Clock::start();
     let started = setup.started.clone();
     match open(&mut setup, clock) {
-        Ok(Opened { mut ring, mut connections, shards, listener_count, report }) => {
+        Ok(Opened { mut ring, mut sockets, shards, listeners, report }) => {
             // Whoever started us may have given up; then nobody tells us to stop either, and the mailbox says so.
             let _ = started.send(Ok(report));
             let (acks, core) = (setup.acks.clone(), setup.core);
-            let mut host = CoreHost::new(setup, shards, listener_count, ring.notice().to_owned(), clock.now());
-            turn_until_over(&mut host, &mut connections, &mut ring, clock);
+            let mut host = CoreHost::new(setup, shards, listeners, ring.notice().to_owned(), clock.now());
+            turn_until_over(&mut host, &mut sockets, &mut ring, clock);
+            host.tell_what_sources_did(&sockets);
             // Nobody is let in here any more, under whatever epoch.
             acks.acknowledge(core, u64::MAX);
         }
@@ -61,31 +64,39 @@ pub fn run(mut setup: CoreSetup) {
 
 struct Opened {
     ring: Ring,
-    connections: Connections<Context>,
+    sockets: Sockets<CoreHost>,
     shards: OwnedShards,
-    listener_count: u32,
+    listeners: Vec<u32>,
     report: CoreStarted,
 }
 
 fn open(setup: &mut CoreSetup, clock: Clock) -> Result<Opened, String> {
     let connections_max = (CONNECTIONS_MAX / setup.addresses.len()).max(1);
-    let mut ring = Ring::new(ring_config(setup.io, setup.sync, connections_max)).map_err(|error| error.to_string())?;
+    let streams_max = (STREAMS_MAX / setup.addresses.len()).max(1);
+    let ring_config = ring_config(setup.io, setup.sync, connections_max + streams_max);
+    let mut ring = Ring::new(ring_config).map_err(|error| error.to_string())?;
     setup.mailbox.set_remote(ring.remote());
     let now = Pace::default().now(clock.now());
     let (shards, reports) =
         OwnedShards::open(&setup.dir, setup.core, &setup.shard_owners, setup.durability, now, &mut ring)?;
-    let closing_from = HTTP_LISTENER + 1;
     // The ring's own; the one in the setup closes with it.
     let http = setup.http.try_clone().map_err(|error| format!("the listener cannot be shared: {error}"))?;
-    let listeners = std::iter::once(http).chain(setup.closing.drain(..));
-    let mut listener_count = 0;
-    for listener in listeners {
-        ring.listen(listener, listener_count).map_err(|error| format!("a listener cannot be served: {error}"))?;
-        listener_count += 1;
+    let all =
+        [(HTTP_LISTENER, Some(http)), (FRAMES_LISTENER, setup.tcp.take()), (SYSLOG_LISTENER, setup.syslog_tcp.take())];
+    let mut listeners = Vec::new();
+    for (token, listener) in all {
+        let Some(listener) = listener else { continue };
+        ring.listen(listener, token).map_err(|error| format!("a listener cannot be served: {error}"))?;
+        listeners.push(token);
     }
-    let connections = Connections::new(connections_max, closing_from, random_u64(), clock.now().unix_us);
+    if let Some(socket) = setup.syslog_udp.take() {
+        ring.watch_datagrams(socket, SYSLOG_DATAGRAMS)
+            .map_err(|error| format!("the syslog socket cannot be served: {error}"))?;
+    }
+    let http = Connections::new(connections_max, random_u64(), clock.now().unix_us);
+    let sockets = Sockets { http, streams: Streams::new(streams_max) };
     let report = CoreStarted { core: setup.core, io_notice: ring.notice().to_owned(), reports };
-    Ok(Opened { ring, connections, shards, listener_count, report })
+    Ok(Opened { ring, sockets, shards, listeners, report })
 }
 
 fn ring_config(io: IoMode, sync: SyncMode, connections_max: usize) -> RingConfig {

@@ -10,6 +10,8 @@ use crate::core::{pin, ring_config};
 use crate::limits::{BODY_BYTES_MAX, CONNECTIONS_MAX};
 use crate::net::connections::{Asked, Connections, Handled, Service};
 use crate::net::http1::{Decision, Request};
+use crate::net::sockets::{HTTP_LISTENER, Sockets};
+use crate::net::streams::{StreamKey, StreamService, Streams, Taken, Then};
 use crate::wire::http::Head;
 use crate::wire::response::{ReplyTo, Response};
 
@@ -23,10 +25,11 @@ pub fn run(
     pin(cpu);
     let mut ring = Ring::new(ring_config(io, SyncMode::Dsync, CONNECTIONS_MAX)).map_err(|error| error.to_string())?;
     let clock = Clock::start();
-    let mut connections = Connections::new(CONNECTIONS_MAX, 1, random_u64(), clock.now().unix_us);
-    ring.listen(listener, 0).map_err(|error| error.to_string())?;
+    let http = Connections::new(CONNECTIONS_MAX, random_u64(), clock.now().unix_us);
+    let mut sockets = Sockets { http, streams: Streams::new(0) };
+    ring.listen(listener, HTTP_LISTENER).map_err(|error| error.to_string())?;
     accepts()?;
-    turn_until_over(&mut Null::default(), &mut connections, &mut ring, clock);
+    turn_until_over(&mut Null::default(), &mut sockets, &mut ring, clock);
     Ok(())
 }
 
@@ -48,16 +51,29 @@ impl Service for Null {
     }
 }
 
+/// There is no listener for them.
+impl StreamService for Null {
+    type Stream = ();
+
+    fn on_open(&mut self, _listener: u32, _peer: IpAddr) {}
+
+    fn on_bytes(&mut self, _key: StreamKey, (): &mut (), bytes: &[u8], _is_end: bool) -> Taken {
+        Taken { bytes: bytes.len(), unit_bytes: 0, then: Then::End }
+    }
+}
+
 impl Host for Null {
-    fn begin(&mut self, _now: Moment, _connections: &mut Connections<()>, _ring: &mut Ring) {}
+    fn begin(&mut self, _now: Moment, _sockets: &mut Sockets<Null>, _ring: &mut Ring) {}
 
     fn disk_done(&mut self, _done: DiskDone) {}
 
-    fn work(&mut self, _now: Moment, _connections: &mut Connections<()>, _ring: &mut Ring) -> Option<u64> {
+    fn datagrams_ready(&mut self, _token: u32) {}
+
+    fn work(&mut self, _now: Moment, _sockets: &mut Sockets<Null>, _ring: &mut Ring) -> Option<u64> {
         None
     }
 
-    fn end(&mut self, _connections: &mut Connections<()>, _ring: &mut Ring) -> Next {
+    fn end(&mut self, _sockets: &mut Sockets<Null>, _ring: &mut Ring) -> Next {
         Next::Wait
     }
 

@@ -21,6 +21,7 @@ use crate::core::shards::SearchFrom;
 use crate::core::slots::{SlotKey, Slots};
 use crate::handle::query::{QueryRun, QueryStep};
 use crate::handle::routes::{Access, not_good};
+use crate::handle::sources::owner_of;
 use crate::limits::{
     BUFFER_KEPT_BYTES_MAX, QUERIES_PER_TENANT_MAX, QUERIES_RUNNING_MAX, QUERIES_WAITING_MAX, QUERY_STEPS_PER_TURN,
     STREAM_BYTES_MIN,
@@ -200,7 +201,7 @@ impl CoreHost {
                 return;
             }
             let Access { tenant, slot, generation, .. } = query.run.access;
-            if !self.credentials.still_valid(slot, generation) || !self.credentials.is_active(tenant) {
+            if !self.credentials.still_valid(slot, generation) || !self.credentials.is_active(owner_of(tenant)) {
                 self.end_in_failure(key, &not_good(), connections);
                 return;
             }

@@ -12,6 +12,7 @@ use ringlog_engine::io::clock::random_u64;
 
 use crate::auth::credentials::TENANTS_MAX;
 use crate::core::host::CoreHost;
+use crate::handle::sources::V1_PREFIX;
 use crate::net::by_address::{AddressRates, BadCredentials, FAILURES_PER_MINUTE, Limited};
 use crate::net::rate_limit::{Rate, Refused};
 use crate::net::tenant_rates::TenantRates;
@@ -25,9 +26,6 @@ const LOGIN_POLICY: &str = "login";
 
 /// Logins and set-ups of one address: each costs a password hash, and a household needs few.
 const LOGIN_RATE: Rate = Rate::new(1, 20).expect("neither is 0");
-
-/// One surface's clients drop what they sent on any 4xx, and try again on a 503.
-const INGEST_PREFIX: &str = "/v1/";
 
 /// Counted by all cores together.
 pub struct Rates {
@@ -79,11 +77,16 @@ impl Rates {
 impl CoreHost {
     /// Counts a request of the tenant whose credential it has, or says that it has asked too often.
     pub(super) fn check_rate(&self, tenant: Tenant, head: &Head<'_>) -> Result<(), Problem> {
+        self.take_rate(tenant).map_err(|(rate, refused)| too_often(head.path(), rate, refused))
+    }
+
+    /// Takes one request's worth out of what the tenant may ask, or nothing.
+    pub(super) fn take_rate(&self, tenant: Tenant) -> Result<(), (Rate, Refused)> {
         let row = self.credentials.tenant(tenant);
         let Some(per_second) = row.and_then(|row| row.quotas.requests_per_second) else { return Ok(()) };
         let rate = rate_of(per_second);
         let taken = self.rates.tenants.take(tenant.0 as usize, rate, self.now.monotonic_us);
-        taken.map(drop).map_err(|refused| too_often(head.path(), rate, refused))
+        taken.map(drop).map_err(|refused| (rate, refused))
     }
 
     /// Counts a login or a set-up, or says that there were too many.
@@ -110,7 +113,7 @@ fn rate_of(per_second: u64) -> Rate {
 }
 
 fn too_often(path: &str, rate: Rate, refused: Refused) -> Problem {
-    let code = if path.starts_with(INGEST_PREFIX) { ErrorCode::Overloaded } else { ErrorCode::RateLimited };
+    let code = if path.starts_with(V1_PREFIX) { ErrorCode::Overloaded } else { ErrorCode::RateLimited };
     Problem::new(code, "the tenant asks more often than it may")
         .retry_after(refused.retry_after_s())
         .text("scope", "tenant")

@@ -1,11 +1,11 @@
 //! What a core is given when it starts.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use ringlog_engine::data_dir::DataDir;
-use ringlog_engine::ids::ShardNumber;
+use ringlog_engine::ids::{ShardNumber, Tenant};
 use ringlog_engine::io::{IoMode, SyncMode};
 use ringlog_engine::shard::Durability;
 use ringlog_engine::shard::recover::RecoveryReport;
@@ -14,6 +14,7 @@ use crate::auth::delta::Delta;
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::mailbox::{Address, Mailbox};
 use crate::core::rates::Rates;
+use crate::core::rejects::RejectCounts;
 use crate::facilitator::FacilitatorHandle;
 use crate::handle::x402::pricing::Pricing;
 use crate::wire::cors::Cors;
@@ -36,14 +37,18 @@ pub struct CoreSetup {
     pub sync: SyncMode,
     /// This core's own listeners, bound with SO_REUSEPORT and listening.
     pub http: TcpListener,
-    /// Protocols that are not there yet: bound, and what they accept is closed.
-    pub closing: Vec<TcpListener>,
+    pub tcp: Option<TcpListener>,
+    pub syslog_tcp: Option<TcpListener>,
+    pub syslog_udp: Option<UdpSocket>,
+    /// Whose syslog messages are that name nobody.
+    pub syslog_workspace: Option<Tenant>,
     /// The catalog as it is at start; later changes come as deltas.
     pub catalog: Arc<Delta>,
     pub acks: Arc<Acks>,
     pub control: ControlHandle,
     /// One for all cores.
     pub rates: Arc<Rates>,
+    pub reject_counts: Arc<RejectCounts>,
     pub trusted_proxies: TrustedProxies,
     /// Which web pages may read answers.
     pub cors: Cors,

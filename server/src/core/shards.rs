@@ -17,7 +17,7 @@ use ringlog_engine::limits::{BLOCK_BYTES_TARGET, DISK_RESERVE_BYTES};
 use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
 use ringlog_engine::query::{Order, QuerySpec};
 use ringlog_engine::shard::recover::RecoveryReport;
-use ringlog_engine::shard::{Ack, AppendError, Durability, Limits, Now, ShardConfig, Usage};
+use ringlog_engine::shard::{Ack, AppendError, Durability, KeyBounds, Limits, Now, ShardConfig, Usage};
 
 /// The core's time that commits may take, in thousandths: docs/architecture.md asks for 8 to 10 %.
 const COMMIT_SHARE_PERMILLE: u64 = 90;
@@ -98,6 +98,7 @@ impl OwnedShards {
                 spare_fill: Fill::Zeros,
                 block_bytes_target: BLOCK_BYTES_TARGET,
                 commit_share_permille: COMMIT_SHARE_PERMILLE,
+                keys: KeyBounds::STANDARD,
             };
             let route = Route(index as u8);
             let (host, report) = ShardHost::open(dir.disk(), config, now, random_u64(), route, ring)

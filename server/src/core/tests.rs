@@ -23,6 +23,7 @@ use crate::catalog::set_up::SetUp;
 use crate::catalog::thread::{Acks, ControlThread, Files, Publish};
 use crate::core::mailbox::{Address, Message, mailbox};
 use crate::core::rates::Rates;
+use crate::core::rejects::RejectCounts;
 use crate::core::run;
 use crate::core::setup::CoreSetup;
 use crate::wire::cors::Cors;
@@ -84,6 +85,7 @@ impl Server {
         let publish = Box::new(ToCores(addresses.clone()));
         let control = ControlThread::start(control, publish, Arc::clone(&acks), LONG).unwrap();
         let rates = Arc::new(Rates::default());
+        let reject_counts = Arc::new(RejectCounts::default());
         let (mut http, mut cores) = (Vec::new(), Vec::new());
         for (core, mailbox) in mailboxes.into_iter().enumerate() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -100,11 +102,15 @@ impl Server {
                 io: options.io,
                 sync: SyncMode::Dsync,
                 http: listener,
-                closing: Vec::new(),
+                tcp: None,
+                syslog_tcp: None,
+                syslog_udp: None,
+                syslog_workspace: None,
                 catalog: Arc::clone(&snapshot),
                 acks: Arc::clone(&acks),
                 control: control.handle(),
                 rates: Arc::clone(&rates),
+                reject_counts: Arc::clone(&reject_counts),
                 trusted_proxies: TrustedProxies::default(),
                 cors: Cors::default(),
                 pricing: Arc::default(),

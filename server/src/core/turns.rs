@@ -13,20 +13,25 @@ use ringlog_engine::io::clock::{monotonic_us, wall_us};
 use ringlog_engine::io::{Completion, DiskDone, Ring};
 use ringlog_engine::shard::Now;
 
-use crate::net::connections::{Connections, Service};
+use crate::net::connections::Service;
+use crate::net::sockets::Sockets;
+use crate::net::streams::StreamService;
 
-/// What a core does besides its connections.
-pub trait Host: Service + Sized {
+/// What a core does besides its sockets.
+pub trait Host: Service + StreamService + Sized {
     /// Begins a turn: takes what others have sent. Nothing has been read from a socket yet.
-    fn begin(&mut self, now: Moment, connections: &mut Connections<Self::Context>, ring: &mut Ring);
+    fn begin(&mut self, now: Moment, sockets: &mut Sockets<Self>, ring: &mut Ring);
 
     fn disk_done(&mut self, done: DiskDone);
 
+    /// There are datagrams to take.
+    fn datagrams_ready(&mut self, token: u32);
+
     /// Does what the turn has brought, and says until when nothing more is to be done: monotonic, or `None` for ever.
-    fn work(&mut self, now: Moment, connections: &mut Connections<Self::Context>, ring: &mut Ring) -> Option<u64>;
+    fn work(&mut self, now: Moment, sockets: &mut Sockets<Self>, ring: &mut Ring) -> Option<u64>;
 
     /// Ends a turn: answers are with the ring, and others hear of what they were sent.
-    fn end(&mut self, connections: &mut Connections<Self::Context>, ring: &mut Ring) -> Next;
+    fn end(&mut self, sockets: &mut Sockets<Self>, ring: &mut Ring) -> Next;
 
     /// Announces that the core is about to wait. `false`: it must not.
     fn prepare_wait(&mut self) -> bool;
@@ -114,30 +119,26 @@ impl Pace {
 }
 
 /// Turns until the host is over.
-pub fn turn_until_over<H: Host>(
-    host: &mut H,
-    connections: &mut Connections<H::Context>,
-    ring: &mut Ring,
-    clock: Clock,
-) {
+pub fn turn_until_over<H: Host>(host: &mut H, sockets: &mut Sockets<H>, ring: &mut Ring, clock: Clock) {
     let mut now = clock.now();
     loop {
-        host.begin(now, connections, ring);
+        host.begin(now, sockets, ring);
         while let Some(completion) = ring.next() {
             match completion {
                 Completion::Disk(done) => host.disk_done(done),
                 Completion::Woken => {}
-                other => connections.on_completion(other, ring, host, now.unix_us),
+                Completion::DatagramsReady { token } => host.datagrams_ready(token),
+                other => sockets.on_completion(other, ring, host, now.unix_us),
             }
         }
-        connections.on_time(ring, now.unix_us);
-        let work_at_us = host.work(now, connections, ring);
-        connections.flush(ring, host, now.unix_us);
-        let next = host.end(connections, ring);
+        sockets.on_time(ring, now.unix_us);
+        let work_at_us = host.work(now, sockets, ring);
+        sockets.flush(ring, host, now.unix_us);
+        let next = host.end(sockets, ring);
         if next == Next::Over {
             return;
         }
-        let net_at_us = connections.deadline().map(|at_us| clock.monotonic(at_us));
+        let net_at_us = sockets.deadline().map(|at_us| clock.monotonic(at_us));
         let deadline_us = [work_at_us, net_at_us].into_iter().flatten().min();
         let waits_from_us = monotonic_us();
         let may_wait = next == Next::Wait && host.prepare_wait();

@@ -12,8 +12,8 @@ use ringlog_engine::shard::{AppendError, Appended, ReadOnly};
 use crate::handle::usage;
 use crate::limits::EVENT_BYTES_MAX;
 use crate::wire::answer::{Stored, put_stored, put_stored_batch};
-use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event};
-use crate::wire::response::{ContentType, Durability, ReplyTo, Response};
+use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event, parse_lines};
+use crate::wire::response::{ContentType, Durability, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
 
 /// One event, or a list of them.
@@ -21,6 +21,8 @@ use crate::wire::status::{ErrorCode, Problem};
 pub enum Shape {
     One,
     Many,
+    /// As `Many`, one to a line.
+    Lines,
 }
 
 /// Fills an empty batch from a body. After a refusal it holds something unusable.
@@ -34,6 +36,7 @@ pub fn read(
     match shape {
         Shape::One => parse_event(body, tenant_id, scratch, batch),
         Shape::Many => parse_batch(body, tenant_id, scratch, batch).map(drop),
+        Shape::Lines => parse_lines(body, tenant_id, scratch, batch).map(drop),
     }
     .map_err(|error| refused(&error))
 }
@@ -52,7 +55,7 @@ pub struct StoredBatch<'a> {
 /// Appends the whole answer for a batch that was stored. `ids` is memory.
 pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, stored: &StoredBatch<'_>, key: &EventIdKey, ids: &mut Ids) {
     let StoredBatch { shape, batch, appended, durability } = *stored;
-    let Appended { first_position, received_at } = appended;
+    let Appended { first_position, received_at, is_replay } = appended;
     ids.clear();
     key.ids(batch.tenant(), first_position, received_at, batch.event_count(), |id| ids.push(id));
     let stored = batch.keys().iter().zip(ids.iter()).map(|(event, &id)| Stored {
@@ -62,10 +65,13 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, stored: &StoredBatch<'_>, key:
     });
     let mut response = Response::begin(out, 200, reply);
     response.content_type(ContentType::Json).durability(durability);
+    if is_replay {
+        response.header("Idempotent-Replayed", &HeaderValue::from_static("true"));
+    }
     let mut body = response.body();
     match shape {
         Shape::One => stored.for_each(|event| put_stored(body.buffer(), &event)),
-        Shape::Many => put_stored_batch(body.buffer(), stored),
+        Shape::Many | Shape::Lines => put_stored_batch(body.buffer(), stored),
     }
     body.finish();
 }
@@ -77,7 +83,7 @@ pub fn not_appended(error: AppendError, shape: Shape, batch: &EventBatch) -> Pro
             let problem = Problem::version_conflict(entity_of(batch, event_index), expected.0, current.0);
             match shape {
                 Shape::One => problem,
-                Shape::Many => problem.number("event_index", event_index as u64),
+                Shape::Many | Shape::Lines => problem.number("event_index", event_index as u64),
             }
         }
         AppendError::ReadOnly(ReadOnly::Closing) => {
@@ -103,6 +109,10 @@ pub fn not_appended(error: AppendError, shape: Shape, batch: &EventBatch) -> Pro
         .text("scope", "shard"),
         AppendError::TooLarge => Problem::new(ErrorCode::BodyTooLarge, "the batch is larger than a segment can take"),
         AppendError::QuotaExceeded { kind, used, quota, resets_at } => usage::exceeded(kind, used, quota, resets_at),
+        AppendError::IdempotencyMismatch => Problem::new(
+            ErrorCode::IdempotencyKeyReused,
+            "the idempotency key is that of an earlier request with another body",
+        ),
         AppendError::Overloaded => Problem::overloaded("too many events wait to be stored"),
     }
 }

@@ -15,6 +15,7 @@ pub mod json_body;
 pub mod onboard;
 pub mod query;
 pub mod routes;
+pub mod sources;
 mod streaming_keys;
 mod tenants;
 pub mod usage;

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::auth::credentials::Credentials;
 use crate::handle::routes::Access;
+use crate::handle::sources::owner_of;
 use crate::wire::answer::{EventView, EventsAnswer, PageEnd};
 use crate::wire::http::Head;
 use crate::wire::params::{CursorError, CursorKey, ParamError, ParamFault, QueryParams};
@@ -81,7 +82,8 @@ impl QueryRun {
     ) -> Result<QueryRun, Problem> {
         let query = head.query().unwrap_or_default();
         let mut params = QueryParams::parse(query.as_bytes(), access.tenant).map_err(|error| refused(&error))?;
-        let is_own = |name: &str| credentials.tenant_named(name).is_some_and(|row| row.number == access.tenant);
+        let is_own =
+            |name: &str| credentials.tenant_named(name).is_some_and(|row| row.number == owner_of(access.tenant));
         if params.tenant_id.as_deref().is_some_and(|name| !is_own(name)) {
             return Err(Problem::new(ErrorCode::TenantForbidden, "tenant_id is not the tenant of your credential")
                 .text("param", "tenant_id"));

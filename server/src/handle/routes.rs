@@ -13,6 +13,7 @@ use crate::auth::credentials::{ActingError, AuthError, Credentials, Presented, P
 use crate::auth::delta::SYSTEM_TENANT;
 use crate::auth::role::Permission;
 use crate::catalog::notes::NoteKind;
+use crate::handle::sources::{self, SourceEndpoint, V1_PREFIX};
 use crate::handle::x402::Due;
 use crate::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::wire::http::{Head, Method, PlusSign, percent_decode};
@@ -21,9 +22,10 @@ use crate::wire::status::{ErrorCode, Problem};
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
-    Event,
-    EventBatch,
+    Source(SourceEndpoint),
     Query,
+    /// What was sent and not stored.
+    Rejects,
     /// What a tenant has used of what it may.
     Usage,
     Onboard,
@@ -182,8 +184,8 @@ const fn route(
     endpoint: Endpoint,
 ) -> Route {
     let body_bytes_max = match endpoint {
-        Endpoint::Event => EVENT_BYTES_MAX,
-        Endpoint::EventBatch => BODY_BYTES_MAX,
+        Source(S::Event) => EVENT_BYTES_MAX,
+        Source(_) => BODY_BYTES_MAX,
         _ => CONTROL_BODY_BYTES_MAX,
     };
     Route { path, method, endpoint, need, body_bytes_max, has_target: has_target(path), allow, name }
@@ -220,14 +222,21 @@ const fn method(word: &str) -> Method {
 
 use AccountEndpoint as A;
 use ControlEndpoint as C;
-use Endpoint::{Account, Control};
+use Endpoint::{Account, Control, Source};
 use Permission::{Admin, ManageTenants, Read, Write};
+use SourceEndpoint as S;
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 43] = routes![
-    "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Endpoint::Event,
-    "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Endpoint::EventBatch,
+pub const ROUTES: [Route; 49] = routes![
+    "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Event),
+    "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Source(S::EventBatch),
+    "POST" "/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Events),
+    "POST" "/v1/logs" ["POST"] Need::Tenant(Write) => Source(S::Logs),
+    "POST" "/v1/ingest" ["POST"] Need::Tenant(Write) => Source(S::Frame),
+    "POST" "/otlp/v1/logs" ["POST"] Need::Tenant(Write) => Source(S::Otlp),
+    "POST" "/ingest/ndjson" ["POST"] Need::Tenant(Write) => Source(S::Shipper),
     "GET" "/api/v1/events/query" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Query,
+    "GET" "/api/v1/rejects" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Rejects,
     "GET" "/api/v1/usage" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Usage,
     "GET" "/health" ["GET, HEAD"] Need::Nothing => Endpoint::Health,
     "GET" "/ready" ["GET, HEAD"] Need::Nothing => Endpoint::Ready,
@@ -325,7 +334,7 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
         Err(refusal) => return Decided { tenant, ..*refusal },
     };
     let content = match route.method {
-        Method::Post | Method::Put => check_content(head),
+        Method::Post | Method::Put => check_content(head, route.endpoint),
         _ => Ok(()),
     };
     let target = match target.map(|target| percent_decode(target, PlusSign::IsItself)) {
@@ -440,6 +449,9 @@ fn authenticate(head: &Head<'_>, credentials: &mut Credentials, now: Micros) -> 
 }
 
 fn presented<'a>(head: &Head<'a>) -> Presented<'a> {
+    if head.path().starts_with(V1_PREFIX) {
+        return Presented::by_precedence(head.authorization(), head.x_api_key(), head.query());
+    }
     let mut presented = Presented::none();
     if let Some(value) = head.authorization() {
         presented = presented.authorization(value);
@@ -508,12 +520,20 @@ fn text(value: &[u8]) -> &str {
 }
 
 /// Bodies are JSON, as they are. A client that does not say so is believed: the body is validated anyway.
-fn check_content(head: &Head<'_>) -> Result<(), Problem> {
+fn check_content(head: &Head<'_>, endpoint: Endpoint) -> Result<(), Problem> {
+    // What is behind these looks for itself, or takes anything.
+    if !matches!(endpoint, Source(S::Event | S::EventBatch)) && matches!(endpoint, Source(_)) {
+        return Ok(());
+    }
     if let Some(content_type) = head.content_type() {
         let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-        if !essence.is_empty() && !essence.eq_ignore_ascii_case(b"application/json") {
+        let is_json = essence.is_empty() || essence.eq_ignore_ascii_case(b"application/json");
+        if !is_json && !(endpoint == Source(S::EventBatch) && sources::has_lines(head)) {
             return Err(Problem::unsupported_media_type("application/json"));
         }
+    }
+    if matches!(endpoint, Source(_)) {
+        return Ok(());
     }
     match head.content_encoding() {
         Some(encoding) if !encoding.trim_ascii().eq_ignore_ascii_case(b"identity") && !encoding.is_empty() => {

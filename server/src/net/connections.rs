@@ -9,14 +9,12 @@
 //!         └─► Body (one receive straight into a large body) ───────────┘
 //! ```
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ringlog_engine::io::{Completion, End, ReceiveBuffer, Ring, SocketId};
 
-use crate::limits::{
-    ACCEPT_PAUSE_US, CONNECTIONS_PER_IP_MAX, DIRECT_RECEIVE_BYTES_MIN, RECEIVE_BUFFER_BYTES, RECEIVING_BYTES_MAX,
-};
+use crate::limits::{DIRECT_RECEIVE_BYTES_MIN, RECEIVE_BUFFER_BYTES, RECEIVING_BYTES_MAX};
+use crate::net::admission::Admission;
 use crate::net::http1::{Action, Decision, Http1, Request, Step};
 use crate::net::wheel::{TimerKey, Wheel};
 use crate::wire::http::{BodyFraming, Head};
@@ -128,37 +126,25 @@ impl Budget {
 
 pub struct Connections<C> {
     slots: Vec<Slot<C>>,
-    open_count: usize,
-    open_count_max: usize,
-    open_by_peer: HashMap<IpAddr, usize>,
+    admission: Admission,
     budget: Budget,
     wheel: Wheel,
     /// Something happened to these that their sockets have not heard of.
     dirty: Vec<u32>,
-    /// Listeners that accept again later, and when.
-    paused: Vec<u32>,
-    accept_at_us: Option<u64>,
-    /// Listeners whose connections are closed at once.
-    closing_from: u32,
     is_draining: bool,
     seed: u64,
     answer: Vec<u8>,
 }
 
 impl<C> Connections<C> {
-    /// Listeners whose token is below `closing_from` are served; what others accept is closed. `seed` is random.
-    pub fn new(open_count_max: usize, closing_from: u32, seed: u64, now_us: u64) -> Connections<C> {
+    /// `seed` is random.
+    pub fn new(open_count_max: usize, seed: u64, now_us: u64) -> Connections<C> {
         Connections {
             slots: Vec::new(),
-            open_count: 0,
-            open_count_max,
-            open_by_peer: HashMap::new(),
+            admission: Admission::new(open_count_max),
             budget: Budget::default(),
             wheel: Wheel::new(now_us),
             dirty: Vec::new(),
-            paused: Vec::new(),
-            accept_at_us: None,
-            closing_from,
             is_draining: false,
             seed,
             answer: Vec::new(),
@@ -167,11 +153,11 @@ impl<C> Connections<C> {
 
     /// Open ones, those that are being closed among them.
     pub fn len(&self) -> usize {
-        self.open_count
+        self.admission.open_count()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.open_count == 0
+        self.len() == 0
     }
 
     // ----- what the ring tells -----
@@ -185,14 +171,8 @@ impl<C> Connections<C> {
         now_us: u64,
     ) {
         match completion {
-            Completion::Accepted { listener, socket, peer } => {
-                self.accept(listener, socket, peer.ip(), ring, now_us);
-            }
-            Completion::AcceptFailed { listener, error } => {
-                tracing::warn!(%error, "accepting has paused");
-                self.paused.push(listener);
-                self.accept_at_us = Some(now_us + ACCEPT_PAUSE_US);
-            }
+            Completion::Accepted { socket, peer, .. } => self.accept(socket, peer.ip(), ring, now_us),
+            Completion::AcceptFailed { listener, error } => self.admission.failed(listener, &error, now_us),
             Completion::Received { socket, buffer } => self.received(socket, buffer, ring, service, now_us),
             Completion::ReceivedInto { socket, buffer, .. } => {
                 self.received_into(socket, Some(buffer), service, now_us);
@@ -202,17 +182,14 @@ impl<C> Connections<C> {
             }
             Completion::Sent { socket, buffer, result } => self.sent(socket, buffer, result.is_ok(), ring, now_us),
             Completion::Closed { socket } => self.closed(socket),
-            Completion::Disk(_) | Completion::Woken => unreachable!("not a connection's"),
+            Completion::Disk(_) | Completion::DatagramsReady { .. } | Completion::Woken => {
+                unreachable!("not a connection's")
+            }
         }
     }
 
-    fn accept(&mut self, listener: u32, socket: SocketId, peer: IpAddr, ring: &mut Ring, now_us: u64) {
-        let count = self.open_by_peer.get(&peer).copied().unwrap_or_default();
-        let is_refused = listener >= self.closing_from
-            || self.is_draining
-            || self.open_count >= self.open_count_max
-            || count >= CONNECTIONS_PER_IP_MAX;
-        if is_refused {
+    fn accept(&mut self, socket: SocketId, peer: IpAddr, ring: &mut Ring, now_us: u64) {
+        if self.is_draining || !self.admission.enter(peer) {
             ring.close(socket);
             return;
         }
@@ -239,8 +216,6 @@ impl<C> Connections<C> {
             reserved_bytes: 0,
             timer_at_us: None,
         }));
-        self.open_count += 1;
-        self.open_by_peer.insert(peer, count + 1);
         self.touch(place as u32);
     }
 
@@ -327,13 +302,7 @@ impl<C> Connections<C> {
         let Some(slot) = self.slots.get_mut(socket.index()) else { return };
         let Some(connection) = slot.connection.take_if(|connection| connection.socket == socket) else { return };
         self.budget.release(connection.reserved_bytes);
-        self.open_count -= 1;
-        if let Some(count) = self.open_by_peer.get_mut(&connection.peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.open_by_peer.remove(&connection.peer);
-            }
-        }
+        self.admission.leave(connection.peer);
     }
 
     /// Where a socket's connection is, unless it is gone or going.
@@ -467,12 +436,7 @@ impl<C> Connections<C> {
 
     /// Does what is due.
     pub fn on_time(&mut self, ring: &mut Ring, now_us: u64) {
-        if self.accept_at_us.is_some_and(|at_us| at_us <= now_us) {
-            self.accept_at_us = None;
-            for listener in self.paused.drain(..) {
-                ring.listen_again(listener);
-            }
-        }
+        self.admission.on_time(ring, now_us);
         let Self { slots, wheel, dirty, .. } = self;
         wheel.advance(now_us, |key| {
             let slot = slots.get_mut(key.slot as usize)?;
@@ -496,7 +460,7 @@ impl<C> Connections<C> {
 
     /// When `on_time` wants to be called at the latest.
     pub fn deadline(&self) -> Option<u64> {
-        [self.wheel.next_deadline(), self.accept_at_us].into_iter().flatten().min()
+        [self.wheel.next_deadline(), self.admission.deadline()].into_iter().flatten().min()
     }
 
     /// Tells the sockets what came of the turn: one send each at most.

@@ -148,13 +148,13 @@ impl Slot {
 
 /// Since when and how much of a body arrived.
 #[derive(Clone, Copy)]
-struct BodyClock {
-    since_us: u64,
-    bytes: u64,
+pub(super) struct BodyClock {
+    pub(super) since_us: u64,
+    pub(super) bytes: u64,
 }
 
 impl BodyClock {
-    fn deadline_us(self) -> u64 {
+    pub(super) fn deadline_us(self) -> u64 {
         let earned_us = self.bytes.saturating_mul(SECOND_US) / BODY_RATE_BYTES_PER_SECOND_MIN;
         self.since_us + earned_us.clamp(BODY_GRACE_US, BODY_DEADLINE_US)
     }

@@ -8,6 +8,7 @@
 //! {"events":[{"id","event_type","entity_id","tenant_id","payload","timestamp","metadata","version","position"}, ..],"count":n,..}
 //! ```
 
+use ringlog_engine::event::UNKNOWN_VERSION;
 use ringlog_engine::ids::{Micros, Position, Version};
 
 use super::time::{MOMENT_BYTES, format_moment};
@@ -46,6 +47,7 @@ pub struct PageEnd<'a> {
 const UUID_BYTES: usize = 36;
 const STORED_HEAD: &[u8; 103] =
     b"{\"event_id\":\"00000000-0000-0000-0000-000000000000\",\"timestamp\":\"0000-00-00T00:00:00.000000Z\",\"version\":";
+const VERSION_MEMBER: &[u8] = b",\"version\":";
 const STORED_ID_AT: usize = 13;
 const STORED_TIMESTAMP_AT: usize = 64;
 /// Everything in an event's answer but its strings, rounded up.
@@ -57,8 +59,13 @@ pub fn put_stored(out: &mut Vec<u8>, event: &Stored) {
     let mut head = *STORED_HEAD;
     head[STORED_ID_AT..STORED_ID_AT + UUID_BYTES].copy_from_slice(&uuid(&event.id));
     head[STORED_TIMESTAMP_AT..STORED_TIMESTAMP_AT + MOMENT_BYTES].copy_from_slice(&format_moment(event.timestamp));
-    out.extend_from_slice(&head);
-    put_number(out, event.version.0);
+    if event.version == Version(UNKNOWN_VERSION) {
+        // Of a batch that was stored before, and is answered again.
+        out.extend_from_slice(&head[..head.len() - VERSION_MEMBER.len()]);
+    } else {
+        out.extend_from_slice(&head);
+        put_number(out, event.version.0);
+    }
     out.push(b'}');
 }
 

@@ -5,12 +5,14 @@
 
 use std::borrow::Cow;
 
+use crate::wire::otlp;
 use crate::wire::response::{ContentType, HeaderValue, ReplyTo, Response, push_decimal, push_json_string};
 
 /// What a client may be told is wrong. Two variants share a code where the same word has two statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     BadRequest,
+    InvalidFlatbuffer,
     BadFraming,
     InvalidJson,
     InvalidEvent,
@@ -92,8 +94,9 @@ const fn row(code: &'static str, status: u16, retry: Retry, fix: &'static str) -
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::BadRequest,
+        Self::InvalidFlatbuffer,
         Self::BadFraming,
         Self::InvalidJson,
         Self::InvalidEvent,
@@ -151,6 +154,7 @@ impl ErrorCode {
     const fn row(self) -> Row {
         use Retry::{After, Later, Never};
         match self {
+            Self::InvalidFlatbuffer => row("invalid_flatbuffer", 400, Never, "send one batch as the SDKs encode it, without the length that goes before it over TCP"),
             Self::BadRequest => row("bad_request", 400, Never, "correct the request; the message names what is wrong"),
             Self::BadFraming => row("bad_framing", 400, Never, "send well-formed HTTP/1.1: CRLF line ends, one Host, one Content-Length or `Transfer-Encoding: chunked`"),
             Self::InvalidJson => row("invalid_json", 400, Never, "send valid JSON in UTF-8"),
@@ -250,6 +254,8 @@ pub struct Problem {
     body: Body,
     headers: Vec<(&'static str, HeaderValue<'static>)>,
     retry_after_s: Option<u32>,
+    /// For clients that read a `Status` of this encoding.
+    otlp: Option<otlp::Encoding>,
 }
 
 /// Refusals travel by value: this is no larger than a list.
@@ -270,6 +276,7 @@ impl Problem {
             body: Body::Convention(Vec::new()),
             headers: Vec::new(),
             retry_after_s: code.retry_after_s(),
+            otlp: None,
         }
     }
 
@@ -284,6 +291,11 @@ impl Problem {
     /// The same refusal under the code that another surface has for it.
     pub fn renamed(self, code: ErrorCode) -> Self {
         Self { code, retry_after_s: self.retry_after_s.or(code.retry_after_s()), ..self }
+    }
+
+    /// The same refusal as an exporter of OpenTelemetry reads it.
+    pub fn in_otlp(self, encoding: otlp::Encoding) -> Self {
+        Self { otlp: Some(encoding), ..self }
     }
 
     /// Instead of the table's sentence.
@@ -426,6 +438,9 @@ impl Problem {
 
     /// Appends the whole answer with the headers that every answer of a route has, such as those of CORS.
     pub fn respond_with(&self, out: &mut Vec<u8>, reply: &ReplyTo, headers: &[(&'static str, HeaderValue<'_>)]) {
+        if let Some(encoding) = self.otlp {
+            return otlp::refuse(out, reply, headers, encoding, self);
+        }
         let content_type = match self.body {
             Body::Own(_) => ContentType::Json,
             Body::Convention(_) => ContentType::ProblemJson,

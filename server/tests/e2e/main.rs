@@ -5,9 +5,12 @@
 
 mod attempts;
 mod authorization;
+mod cli;
 mod events;
 mod harness;
 mod http;
+mod http_sources;
+mod idempotency;
 mod identity;
 mod keys;
 mod lifecycle;
@@ -19,6 +22,7 @@ mod rates;
 mod revocation;
 mod sdk;
 mod seeds;
+mod sources;
 mod tenants;
 mod x402;
 

@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use ringlog_engine::event::{EventBatch, EventError};
+use ringlog_engine::event::{EventBatch, EventError, IdempotencyKey};
 use ringlog_engine::limits::{BATCH_EVENTS_MAX, ENTITY_BYTES_MAX, PAYLOAD_BYTES_MAX, TYPE_BYTES_MAX};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -107,6 +107,19 @@ pub struct ReplayKey {
     pub batch_id: u64,
     /// Of the whole body.
     pub content: u128,
+}
+
+impl ReplayKey {
+    /// What makes the frame's batch be stored once, whichever way it comes again. A sender counts its batches from 1 in each of
+    /// its lives, so that another content under the same number is another batch.
+    pub fn idempotency(&self, seed: u64) -> IdempotencyKey {
+        let mut whole = [0; KEY_BYTES + 8 + 16];
+        whole[..KEY_BYTES].copy_from_slice(&self.key);
+        whole[KEY_BYTES..KEY_BYTES + 8].copy_from_slice(&self.batch_id.to_le_bytes());
+        whole[KEY_BYTES + 8..].copy_from_slice(&self.content.to_le_bytes());
+        let key = xxh3_128_with_seed(&whole, seed).to_le_bytes();
+        IdempotencyKey { key, body: self.content.to_le_bytes() }
+    }
 }
 
 /// How a frame came in.

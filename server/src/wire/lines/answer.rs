@@ -28,6 +28,12 @@ pub fn respond_to_shipper(lines: &Lines, out: &mut Vec<u8>, reply: &ReplyTo, dur
     respond_with(200, lines, out, reply, durability);
 }
 
+/// Appends the whole answer to one binary batch, which is accepted as a whole.
+pub fn respond_to_frame(out: &mut Vec<u8>, reply: &ReplyTo, durability: Durability) {
+    let lines = Lines { accepted: 1, ..Lines::default() };
+    respond_with(202, &lines, out, reply, durability);
+}
+
 fn respond_with(status: u16, lines: &Lines, out: &mut Vec<u8>, reply: &ReplyTo, durability: Durability) {
     let mut response = Response::begin(out, status, reply);
     response.content_type(ContentType::Json).durability(durability);

@@ -97,6 +97,25 @@ pub enum LineFault {
     Engine(EventError),
 }
 
+impl LineFault {
+    /// One word for counters and for the list of rejects.
+    pub fn reason(self) -> &'static str {
+        match self {
+            LineFault::Json(_) => "invalid_json",
+            LineFault::NotAnObject => "not_an_object",
+            LineFault::DuplicateKey(_) => "duplicate_key",
+            LineFault::Missing(_) => "missing",
+            LineFault::WrongType { .. } => "wrong_type",
+            LineFault::DeviceId => "device_id",
+            LineFault::Timestamp => "timestamp",
+            LineFault::Reserved(_) => "reserved_name",
+            LineFault::TooLarge { .. } => "too_large",
+            LineFault::TooManyLines => "too_many_lines",
+            LineFault::Engine(_) => "invalid_event",
+        }
+    }
+}
+
 impl fmt::Display for LineFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -596,7 +596,7 @@ fn reply() -> ReplyTo {
         persistence: Persistence::KeepAlive,
         head_only: false,
         may_chunk: true,
-        cors: crate::wire::cors::CorsHeaders::default(),
+        cors: Default::default(),
     }
 }
 
