@@ -43,6 +43,7 @@ use crate::core::mailbox::{Address, Message, mailbox};
 use crate::core::rates::Rates;
 use crate::core::rejects::RejectCounts;
 use crate::core::setup::{CoreSetup, CoreStarted};
+use crate::facilitator;
 use crate::first_run::{FirstRun, Style};
 use crate::listeners::{ListenError, bind_udp, datagrams_dropped, keep_alive, listen_tcp};
 use crate::signals::{self, Event};
@@ -334,6 +335,9 @@ impl Server {
             ControlThread::start(catalog.control, publish, Arc::clone(&acks), ACKNOWLEDGE_WITHIN).map_err(no_thread)?;
         let snapshot = Arc::new(catalog.snapshot);
         let rates = Arc::new(Rates::default());
+        let pricing = Arc::new(config.pricing.clone());
+        let facilitator = pricing.facilitator_url().filter(|_| pricing.is_enabled());
+        let facilitator = facilitator.map(facilitator::start).transpose().map_err(no_thread)?;
         let reject_counts = Arc::new(RejectCounts::default());
         let shard_owners: Arc<[usize]> = (0..dir.shard_count() as usize).map(|shard| shard % config.cores).collect();
         let cpus = cpus_to_pin(config.cores);
@@ -368,6 +372,8 @@ impl Server {
                 reject_counts: Arc::clone(&reject_counts),
                 trusted_proxies: config.trusted_proxies.clone(),
                 cors: config.cors_origins.clone(),
+                pricing: Arc::clone(&pricing),
+                facilitator: facilitator.clone(),
                 cursor_secret: catalog.cursor_secret,
                 started: started.clone(),
                 version: env!("CARGO_PKG_VERSION"),

@@ -23,6 +23,7 @@ use crate::core::appends::Appends;
 use crate::core::controls::{Controls, Reached};
 use crate::core::mailbox::{Mailbox, Message};
 use crate::core::notes::Notes;
+use crate::core::paid_routes::PaidRoutes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::rates::Rates;
@@ -72,6 +73,7 @@ pub struct CoreHost {
     pub(super) controls: Controls,
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
+    pub(super) paid_routes: PaidRoutes,
     pub(super) rejects: Rejects,
     pub(super) reject_counts: Arc<RejectCounts>,
     pub(super) sources: Sources,
@@ -115,6 +117,7 @@ impl CoreHost {
             controls: Controls::default(),
             counts: Counts::new(),
             rates: setup.rates,
+            paid_routes: PaidRoutes::new(setup.pricing, setup.facilitator),
             rejects: Rejects::default(),
             reject_counts: setup.reject_counts,
             sources: Sources::new(shard_count, setup.syslog_workspace),
@@ -166,6 +169,7 @@ impl CoreHost {
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
             Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, &mut sockets.http),
+            Message::Paid { ticket, outcome } => self.paid(ticket, *outcome, &mut sockets.http),
             Message::CountEvents { from, ticket, shard, tenant } => {
                 let from = SearchFrom { core: from, ticket };
                 if let Some(counts) = self.shards.count_events(shard, from, tenant, self.now.wall) {
@@ -364,7 +368,11 @@ impl Service for CoreHost {
         reply.cors = self.cors.headers(head);
         let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
         match self.let_in(decided, head, peer, reply) {
-            Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
+            Ok((body_bytes_max, mut context)) => match self.paid_routes.charge(head, &mut context) {
+                Ok(()) => Decision::Accept { body_bytes_max, context },
+                // In x402's words, whatever the path.
+                Err(problem) => Decision::Reject(problem),
+            },
             Err(problem) => Decision::Reject(Box::new(sources::worded(problem, head))),
         }
     }
@@ -376,6 +384,9 @@ impl Service for CoreHost {
         mut request: Request<'_, Admitted>,
         answer: &mut Vec<u8>,
     ) -> Handled {
+        if let Some(due) = request.context.due.take() {
+            return self.hold_for_payment(asked, peer, request, *due, answer);
+        }
         let who = std::mem::replace(&mut request.context.who, Who::Anyone);
         match (request.context.endpoint, who) {
             (Endpoint::Source(endpoint), Who::Tenant(access)) => {
@@ -414,6 +425,10 @@ impl Service for CoreHost {
             }
             (Endpoint::Ready, _) => {
                 health::answer_ready(answer, &asked.reply);
+                Handled::Now
+            }
+            (Endpoint::PricedRoutes, _) => {
+                self.paid_routes.list(answer, &asked.reply);
                 Handled::Now
             }
             (Endpoint::Methods(allow), _) => {

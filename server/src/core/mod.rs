@@ -9,6 +9,7 @@ mod host;
 pub mod mailbox;
 mod notes;
 pub mod null;
+mod paid_routes;
 mod peers;
 mod queries;
 pub mod rates;

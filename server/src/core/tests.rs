@@ -113,6 +113,8 @@ impl Server {
                 reject_counts: Arc::clone(&reject_counts),
                 trusted_proxies: TrustedProxies::default(),
                 cors: Cors::default(),
+                pricing: Arc::default(),
+                facilitator: None,
                 cursor_secret: [7; 32],
                 started,
                 version: "0.0.0",
