@@ -522,7 +522,7 @@ fn text(value: &[u8]) -> &str {
 /// Bodies are JSON, as they are. A client that does not say so is believed: the body is validated anyway.
 fn check_content(head: &Head<'_>, endpoint: Endpoint) -> Result<(), Problem> {
     // What is behind these looks for itself, or takes anything.
-    if !matches!(endpoint, Source(S::Event | S::EventBatch)) && matches!(endpoint, Source(_)) {
+    if let Source(S::Events | S::Logs | S::Frame | S::Otlp | S::Shipper) = endpoint {
         return Ok(());
     }
     if let Some(content_type) = head.content_type() {
