@@ -43,6 +43,7 @@ use crate::core::mailbox::{Address, Message, mailbox};
 use crate::core::metrics::Metrics;
 use crate::core::rates::Rates;
 use crate::core::setup::{CoreSetup, CoreStarted};
+use crate::facilitator;
 use crate::first_run::{FirstRun, Style};
 use crate::listeners::{ListenError, bind_udp, datagrams_dropped, keep_alive, listen_tcp};
 use crate::signals::{self, Event};
@@ -339,6 +340,9 @@ impl Server {
         let snapshot = Arc::new(catalog.snapshot);
         let rates = Arc::new(Rates::default());
         let metrics = Arc::new(Metrics::new(config.cores, !sockets.syslog_udp.is_empty()));
+        let pricing = Arc::new(config.pricing.clone());
+        let facilitator = pricing.facilitator_url().filter(|_| pricing.is_enabled());
+        let facilitator = facilitator.map(facilitator::start).transpose().map_err(no_thread)?;
         let shard_owners: Arc<[usize]> = (0..dir.shard_count() as usize).map(|shard| shard % config.cores).collect();
         let cpus = cpus_to_pin(config.cores);
         // A core reports once, and its end may be a second report.
@@ -372,6 +376,8 @@ impl Server {
                 metrics: Arc::clone(&metrics),
                 trusted_proxies: config.trusted_proxies.clone(),
                 cors: config.cors_origins.clone(),
+                pricing: Arc::clone(&pricing),
+                facilitator: facilitator.clone(),
                 cursor_secret: catalog.cursor_secret,
                 started: started.clone(),
                 version: env!("CARGO_PKG_VERSION"),

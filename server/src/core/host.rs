@@ -24,6 +24,7 @@ use crate::core::controls::{Controls, Reached};
 use crate::core::mailbox::{Mailbox, Message};
 use crate::core::metrics::Metrics;
 use crate::core::notes::Notes;
+use crate::core::paid_routes::PaidRoutes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::rates::Rates;
@@ -73,6 +74,7 @@ pub struct CoreHost {
     pub(super) controls: Controls,
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
+    pub(super) paid_routes: PaidRoutes,
     pub(super) rejects: Rejects,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sources: Sources,
@@ -116,6 +118,7 @@ impl CoreHost {
             controls: Controls::default(),
             counts: Counts::new(),
             rates: setup.rates,
+            paid_routes: PaidRoutes::new(setup.pricing, setup.facilitator),
             rejects: Rejects::default(),
             sources: Sources::new(shard_count, setup.syslog_workspace, setup.metrics.of_core(setup.core)),
             metrics: setup.metrics,
@@ -167,6 +170,7 @@ impl CoreHost {
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
             Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, &mut sockets.http),
+            Message::Paid { ticket, outcome } => self.paid(ticket, *outcome, &mut sockets.http),
             Message::CountEvents { from, ticket, shard, tenant } => {
                 let from = SearchFrom { core: from, ticket };
                 if let Some(counts) = self.shards.count_events(shard, from, tenant, self.now.wall) {
@@ -366,7 +370,11 @@ impl Service for CoreHost {
         reply.cors = self.cors.headers(head);
         let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
         match self.let_in(decided, head, peer, reply) {
-            Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
+            Ok((body_bytes_max, mut context)) => match self.paid_routes.charge(head, &mut context) {
+                Ok(()) => Decision::Accept { body_bytes_max, context },
+                // In x402's words, whatever the path.
+                Err(problem) => Decision::Reject(problem),
+            },
             Err(problem) => Decision::Reject(Box::new(sources::worded(problem, head))),
         }
     }
@@ -378,6 +386,9 @@ impl Service for CoreHost {
         mut request: Request<'_, Admitted>,
         answer: &mut Vec<u8>,
     ) -> Handled {
+        if let Some(due) = request.context.due.take() {
+            return self.hold_for_payment(asked, peer, request, *due, answer);
+        }
         let who = std::mem::replace(&mut request.context.who, Who::Anyone);
         match (request.context.endpoint, who) {
             (Endpoint::Source(endpoint), Who::Tenant(access)) => {
@@ -417,6 +428,10 @@ impl Service for CoreHost {
             (Endpoint::Metrics, _) => self.answer_metrics(&asked, answer),
             (Endpoint::Ready, _) => {
                 health::answer_ready(answer, &asked.reply);
+                Handled::Now
+            }
+            (Endpoint::PricedRoutes, _) => {
+                self.paid_routes.list(answer, &asked.reply);
                 Handled::Now
             }
             (Endpoint::Methods(allow), _) => {

@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod metrics;
 mod notes;
 pub mod null;
+mod paid_routes;
 mod peers;
 mod queries;
 pub mod rates;

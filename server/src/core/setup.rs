@@ -15,6 +15,8 @@ use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::mailbox::{Address, Mailbox};
 use crate::core::metrics::Metrics;
 use crate::core::rates::Rates;
+use crate::facilitator::FacilitatorHandle;
+use crate::handle::x402::pricing::Pricing;
 use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
@@ -50,6 +52,9 @@ pub struct CoreSetup {
     pub trusted_proxies: TrustedProxies,
     /// Which web pages may read answers.
     pub cors: Cors,
+    pub pricing: Arc<Pricing>,
+    /// There where something is priced.
+    pub facilitator: Option<FacilitatorHandle>,
     /// Key of the cursors that queries hand out, the same on every core and after every restart.
     pub cursor_secret: [u8; 32],
     /// Told once, when the core's shards are open and it accepts, or why it cannot.

@@ -113,6 +113,8 @@ impl Server {
                 metrics: Arc::clone(&metrics),
                 trusted_proxies: TrustedProxies::default(),
                 cors: Cors::default(),
+                pricing: Arc::default(),
+                facilitator: None,
                 cursor_secret: [7; 32],
                 started,
                 version: "0.0.0",

@@ -14,6 +14,7 @@ use crate::auth::delta::SYSTEM_TENANT;
 use crate::auth::role::Permission;
 use crate::catalog::notes::NoteKind;
 use crate::handle::sources::{self, SourceEndpoint, V1_PREFIX};
+use crate::handle::x402::Due;
 use crate::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::wire::http::{Head, Method, PlusSign, percent_decode};
 use crate::wire::status::{ErrorCode, Problem};
@@ -31,6 +32,8 @@ pub enum Endpoint {
     Health,
     Ready,
     Metrics,
+    /// What is priced.
+    PricedRoutes,
     Control(ControlEndpoint),
     Account(AccountEndpoint),
     /// OPTIONS of a path that answers to these.
@@ -137,6 +140,8 @@ pub struct Admitted {
     pub who: Who,
     /// What stands in the path at the place of `{}`.
     pub target: Option<Box<str>>,
+    /// A payment to be settled before it is carried out.
+    pub due: Option<Box<Due>>,
 }
 
 /// Something about a request that the audit log must know.
@@ -225,7 +230,7 @@ use Permission::{Admin, ManageTenants, Read, Write};
 use SourceEndpoint as S;
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 49] = routes![
+pub const ROUTES: [Route; 50] = routes![
     "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Event),
     "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Source(S::EventBatch),
     "POST" "/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Events),
@@ -239,6 +244,7 @@ pub const ROUTES: [Route; 49] = routes![
     "GET" "/health" ["GET, HEAD"] Need::Nothing => Endpoint::Health,
     "GET" "/ready" ["GET, HEAD"] Need::Nothing => Endpoint::Ready,
     "GET" "/metrics" ["GET, HEAD"] Need::Monitor => Endpoint::Metrics,
+    "GET" "/x402/routes" ["GET, HEAD"] Need::Nothing => Endpoint::PricedRoutes,
     "POST" "/api/v1/onboard/start" ["POST"] Need::Nothing => Endpoint::Onboard,
     "POST" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::CreateTenant),
     "GET" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::ListTenants),
@@ -301,6 +307,11 @@ impl Route {
     }
 }
 
+/// Whether a method and a whole path, without a part that varies, are a route.
+pub fn has(method: &str, path: &str) -> bool {
+    ROUTES.iter().any(|route| !route.has_target && route.path == path && route.method.as_str() == method)
+}
+
 /// Lets a request in, with the largest body that it may have, or says why not.
 pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: Micros) -> Decided {
     let path = head.path();
@@ -310,8 +321,13 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
     };
     let allow = first.allow;
     if head.method() == Method::Options {
-        let admitted =
-            Admitted { endpoint: Endpoint::Methods(allow), route: "OPTIONS", who: Who::Anyone, target: None };
+        let admitted = Admitted {
+            endpoint: Endpoint::Methods(allow),
+            route: "OPTIONS",
+            who: Who::Anyone,
+            target: None,
+            due: None,
+        };
         return Decided { tenant: None, outcome: Ok((CONTROL_BODY_BYTES_MAX, admitted)), noticed: None };
     }
     let Some((route, target)) = at_path.find(|(route, _)| route.answers_to(head.method())) else {
@@ -334,7 +350,7 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
             return Decided { tenant, ..refused(problem, noticed) };
         }
     };
-    let admitted = Admitted { endpoint: route.endpoint, route: route.name, who, target };
+    let admitted = Admitted { endpoint: route.endpoint, route: route.name, who, target, due: None };
     Decided { tenant, outcome: content.map(|()| (route.body_bytes_max, admitted)), noticed }
 }
 
@@ -521,7 +537,7 @@ fn text(value: &[u8]) -> &str {
 /// Bodies are JSON, as they are. A client that does not say so is believed: the body is validated anyway.
 fn check_content(head: &Head<'_>, endpoint: Endpoint) -> Result<(), Problem> {
     // What is behind these looks for itself, or takes anything.
-    if !matches!(endpoint, Source(S::Event | S::EventBatch)) && matches!(endpoint, Source(_)) {
+    if let Source(S::Events | S::Logs | S::Frame | S::Otlp | S::Shipper) = endpoint {
         return Ok(());
     }
     if let Some(content_type) = head.content_type() {

@@ -258,7 +258,7 @@ fn opentelemetry_exporters_get_what_they_understand(io: Io) {
         assert_eq!(answer.header("Content-Type"), Some(&content_type["Content-Type: ".len()..]));
     }
     let stored = events(&server);
-    assert!(stored.len() % 3 == 0 && !stored.is_empty());
+    assert!(stored.len().is_multiple_of(3) && !stored.is_empty());
     assert!(stored.iter().all(|event| event["metadata"]["source_kind"] == "otlp"), "{stored:?}");
 
     // A refusal is a Status in the request's own encoding.

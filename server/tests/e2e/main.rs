@@ -25,6 +25,7 @@ mod sdk;
 mod seeds;
 mod sources;
 mod tenants;
+mod x402;
 
 /// Makes each function a test on io_uring and one on the fallback.
 macro_rules! on_both {
