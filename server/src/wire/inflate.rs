@@ -231,24 +231,48 @@ fn skip_gzip_header(member: &[u8]) -> Result<&[u8], InflateError> {
 }
 
 fn unzstd(decoder: &mut DCtx<'_>, body: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), InflateError> {
-    // With room for a whole frame zstd writes it straight there, and needs no window of its own.
-    let expected = match get_frame_content_size(body) {
-        Ok(Some(bytes)) if max as u64 <= bytes => max,
-        Ok(Some(bytes)) => bytes as usize + 1,
-        Ok(None) | Err(_) => first_guess(body),
-    };
     let mut input = InBuffer::around(body);
+    loop {
+        let declared = get_frame_content_size(&body[input.pos..]).ok().flatten();
+        if declared.is_some_and(|bytes| (max as u64) < bytes.saturating_add(out.len() as u64)) {
+            return Err(InflateError::TooLarge { max });
+        }
+        let frame_at = out.len();
+        unzstd_frame(decoder, &mut input, body, declared, out, max)?;
+        if max < out.len() {
+            return Err(InflateError::TooLarge { max });
+        }
+        // zstd does not compare them where a frame's last block is empty and the frame did not fit into the room that it had.
+        if declared.is_some_and(|bytes| bytes != (out.len() - frame_at) as u64) {
+            return Err(InflateError::Damaged);
+        }
+        if input.pos == body.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// The frame at `input`, which says of itself that it becomes `declared` bytes, or nothing.
+fn unzstd_frame(
+    decoder: &mut DCtx<'_>,
+    input: &mut InBuffer<'_>,
+    body: &[u8],
+    declared: Option<u64>,
+    out: &mut Vec<u8>,
+    max: usize,
+) -> Result<(), InflateError> {
+    // With room for a whole frame zstd writes it straight there, and needs no window of its own.
+    let expected = declared.map_or_else(|| first_guess(body), |bytes| bytes as usize + 1);
     loop {
         make_room(out, expected, max)?;
         let (read_before, written_before) = (input.pos, out.len());
         let mut output = OutBuffer::around_pos(out, written_before);
-        let hint = decoder.decompress_stream(&mut output, &mut input).map_err(of_zstd)?;
-        let is_stuck = input.pos == read_before && out.len() == written_before;
-        let is_all_read = input.pos == body.len();
-        if hint == 0 && is_all_read {
-            return if max < out.len() { Err(InflateError::TooLarge { max }) } else { Ok(()) };
+        let hint = decoder.decompress_stream(&mut output, input).map_err(of_zstd)?;
+        if hint == 0 {
+            return Ok(());
         }
-        if is_stuck || (is_all_read && out.len() < out.capacity()) {
+        let is_stuck = input.pos == read_before && out.len() == written_before;
+        if is_stuck || (input.pos == body.len() && out.len() < out.capacity()) {
             return Err(InflateError::Truncated);
         }
     }
@@ -390,6 +414,21 @@ mod tests {
             inflate.decode(encoding, &body, &mut out, MAX).unwrap();
             assert_eq!(out, sample, "the body after a damaged one is good");
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_not_as_long_as_it_says_is_refused() {
+        // 32 bytes are promised, and one empty block is all that comes.
+        let body = b"\x28\xb5\x2f\xfd\x20\x20\x01\0\0";
+        assert_eq!(decode(Encoding::Zstd, body, 32), Err(InflateError::Damaged));
+        assert_eq!(decode(Encoding::Zstd, body, 16), Err(InflateError::TooLarge { max: 16 }));
+        // The room that is left behind the first frame is shorter than the promise.
+        let first = zstd(&vec![b'x'; 4090]);
+        assert_eq!(decode(Encoding::Zstd, &[&first, &body[..]].concat(), MAX), Err(InflateError::Damaged));
+        assert_eq!(
+            decode(Encoding::Zstd, &[&first, &body[..]].concat(), 4100),
+            Err(InflateError::TooLarge { max: 4100 })
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod authorization;
+mod broken_sources;
 mod cli;
 mod events;
 mod harness;
