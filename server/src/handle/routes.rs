@@ -512,7 +512,7 @@ fn check_content(head: &Head<'_>, endpoint: Endpoint) -> Result<(), Problem> {
     if let Some(content_type) = head.content_type() {
         let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
         let is_json = essence.is_empty() || essence.eq_ignore_ascii_case(b"application/json");
-        if !is_json && !(endpoint == Source(S::EventBatch) && sources::has_lines(head)) {
+        if !(is_json || endpoint == Source(S::EventBatch) && sources::has_lines(head)) {
             return Err(Problem::unsupported_media_type("application/json"));
         }
     }
