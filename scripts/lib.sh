@@ -101,6 +101,13 @@ make_tenant() {
     "${post[@]}" -d "{\"name\":\"script\",\"tenant_id\":\"$2\"}" "http://$1/api/v1/teams/agent-keys" | text api_key
 }
 
+# make_streaming_key ADDRESS: makes a tenant of ringlog that nothing limits, and prints a streaming key of it.
+make_streaming_key() {
+    local post=(curl -sf --max-time 10 -X POST -H 'Content-Type: application/json' -H "Authorization: Bearer $bootstrap_key")
+    "${post[@]}" -d '{"id":"pushes","tier":"unlimited"}' "http://$1/api/v1/tenants" >/dev/null || return 1
+    "${post[@]}" -d '{"name":"script","workspace_id":"pushes"}' "http://$1/api/v1/admin/streaming-keys" | text key
+}
+
 # processes_of PID: it and all that descend from it.
 processes_of() {
     cat /proc/[0-9]*/stat 2>/dev/null | awk -v root="$1" '

@@ -220,6 +220,17 @@ impl EventBatch {
         self.keys.clear();
     }
 
+    /// Makes room for so many events and encoded bytes more.
+    pub fn reserve(&mut self, event_count: usize, record_bytes: usize) {
+        self.keys.reserve(event_count);
+        self.records.reserve(record_bytes);
+    }
+
+    /// Bytes of memory that the batch has, filled or not.
+    pub fn memory_bytes(&self) -> usize {
+        self.records.capacity() + self.keys.capacity() * size_of::<EventKey>()
+    }
+
     /// Takes back every event behind the first `event_count`.
     pub fn truncate(&mut self, event_count: usize) {
         let removed = self.keys.drain(event_count.min(self.keys.len())..);
@@ -327,6 +338,17 @@ mod tests {
             assert_eq!(push(&format!("a{control}"), "b"), Err(EventError::ControlCharacter), "{control:?}");
         }
         assert_eq!(push("a", "\u{a0}b"), Ok(()));
+    }
+
+    #[test]
+    fn a_batch_that_is_used_again_has_its_memory() {
+        let mut batch = EventBatch::new(Tenant(1), Source::Engine, FingerprintKey(1));
+        batch.reserve(10, 1000);
+        let memory_bytes = batch.memory_bytes();
+        assert!(1000 + 10 * size_of::<EventKey>() <= memory_bytes);
+        batch.push(EventInput::new("a", "b", b"{}")).unwrap();
+        batch.reset(Tenant(2), Source::Tcp);
+        assert_eq!(batch.memory_bytes(), memory_bytes);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! run ─► lane (one per thread) ─► workload, protocol, ledger      verify ─► client, ledger
 //!  └──► tenants ─► client ─► protocol::http                       both ─► report
 //! sweep ─► run (each point)                    compare, plot ─► kept ─► result
+//! stream ─► source, tenants, verify::readback  (sources that answer nothing)
 //! ```
 
 mod cli;
@@ -25,7 +26,9 @@ mod report;
 mod result;
 mod ring;
 mod run;
+mod source;
 mod stats;
+mod stream;
 mod sweep;
 mod target;
 mod tenants;
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     cli.read_environment();
     let outcome = match cli.command {
         cli::Command::Run(args) => run::main(&args),
+        cli::Command::Stream(args) => stream::main(&args),
         cli::Command::Verify(args) => verify::main(&args),
         cli::Command::Sweep(args) => sweep::main(&args),
         cli::Command::Compare(args) => compare::main(&args),

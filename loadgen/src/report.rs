@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Flags whose values are in no result.
-const SECRET_FLAGS: [&str; 2] = ["--key", "--bootstrap-key"];
+const SECRET_FLAGS: [&str; 3] = ["--key", "--bootstrap-key", "--streaming-key"];
 
 /// As it was typed, but for keys: a result is kept and passed on.
 pub fn command_line() -> String {

@@ -67,12 +67,16 @@ impl Target {
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Fixed { address, .. } => Some(*address),
-            Self::PortsFile(path) => {
-                let text = std::fs::read_to_string(path).ok()?;
-                let ports: serde_json::Value = serde_json::from_str(&text).ok()?;
-                ports.get("http")?.as_str()?.parse().ok()
-            }
+            Self::PortsFile(_) => self.address_of("http"),
         }
+    }
+
+    /// The address of another listener, as the ports file names it. A URL knows of none.
+    pub fn address_of(&self, listener: &str) -> Option<SocketAddr> {
+        let Self::PortsFile(path) = self else { return None };
+        let text = std::fs::read_to_string(path).ok()?;
+        let ports: serde_json::Value = serde_json::from_str(&text).ok()?;
+        ports.get(listener)?.as_str()?.parse().ok()
     }
 }
 
@@ -101,5 +105,7 @@ mod tests {
         assert_eq!(target.address(), None);
         std::fs::write(&path, r#"{"http":"127.0.0.1:4123","tcp":"127.0.0.1:4124"}"#).unwrap();
         assert_eq!(target.address(), Some("127.0.0.1:4123".parse().unwrap()));
+        assert_eq!(target.address_of("tcp"), Some("127.0.0.1:4124".parse().unwrap()));
+        assert_eq!(target.address_of("syslog_tcp"), None);
     }
 }

@@ -66,7 +66,7 @@ async fn onboard(client: &mut Client, email: &str) -> Result<Tenant, Failure> {
 }
 
 /// A tenant that nothing limits, and a key of it that may write and read back.
-async fn make(client: &mut Client, bootstrap_key: &str, id: &str) -> Result<Tenant, Failure> {
+pub async fn make(client: &mut Client, bootstrap_key: &str, id: &str) -> Result<Tenant, Failure> {
     let tenant = serde_json::json!({ "id": id, "name": "ringlog-load", "tier": "unlimited" }).to_string();
     client.post("/api/v1/tenants", Some(bootstrap_key), &tenant).await?.into_good()?;
     let key = serde_json::json!({ "name": "ringlog-load", "role": "serviceaccount", "tenant_id": id }).to_string();
@@ -81,7 +81,7 @@ fn tenant_of(asked_for: &str, answer: &[u8]) -> Result<Tenant, Failure> {
 }
 
 /// Two runs must not ask for the same address.
-fn fresh_prefix() -> String {
+pub fn fresh_prefix() -> String {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("load-{:x}-{:x}", since_epoch.as_millis(), std::process::id())
 }

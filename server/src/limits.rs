@@ -273,10 +273,11 @@ pub const SETTLED_PAYMENTS_KEPT_MAX: usize = 65_536;
 /// Messages that a core takes from its mailbox in one turn.
 pub const MESSAGES_PER_TURN: usize = 1024;
 
-/// Batches that a core keeps for later requests, and the encoded bytes beyond which one is not worth keeping: 16 MiB
-/// and what a doubling vector adds.
+/// Batches that a core keeps for later ones, their memory, and that of one beyond which it is not worth keeping: enough for 500
+/// events of some 300 bytes. A batch that begins without memory is copied at each doubling.
 pub const BATCHES_KEPT_MAX: usize = 1024;
-pub const BATCH_KEPT_BYTES_MAX: usize = 16 * 1024;
+pub const BATCHES_KEPT_BYTES_MAX: usize = 16 << 20;
+pub const BATCH_KEPT_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(BODY_BYTES_MAX <= RECEIVING_BYTES_MAX);
 const _: () = assert!(2 * BODY_BYTES_MAX <= PAYMENTS_HELD_BYTES_MAX);

@@ -1,6 +1,7 @@
 //! The command line, and nothing else: what was written, not yet what it means. One file for each subcommand.
 
 pub mod run;
+pub mod stream;
 pub mod verify;
 
 use crate::compare::{self, CompareArgs};
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 pub use run::RunArgs;
+pub use stream::StreamArgs;
 pub use verify::VerifyArgs;
 
 #[derive(Debug, Parser)]
@@ -26,13 +28,14 @@ const BOOTSTRAP_KEY_VARIABLE: &str = "RINGLOG_LOAD_BOOTSTRAP_KEY";
 impl Cli {
     /// Takes from the environment what was not written.
     pub fn read_environment(&mut self) {
-        let args = match &mut self.command {
-            Command::Run(args) => &mut **args,
-            Command::Sweep(sweep) => &mut sweep.run,
+        let key = match &mut self.command {
+            Command::Run(args) => &mut args.bootstrap_key,
+            Command::Sweep(sweep) => &mut sweep.run.bootstrap_key,
+            Command::Stream(args) => &mut args.bootstrap_key,
             Command::Verify(_) | Command::Compare(_) | Command::Plot(_) => return,
         };
-        if args.bootstrap_key.is_none() {
-            args.bootstrap_key = std::env::var(BOOTSTRAP_KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+        if key.is_none() {
+            *key = std::env::var(BOOTSTRAP_KEY_VARIABLE).ok().filter(|key| !key.is_empty());
         }
     }
 }
@@ -42,6 +45,9 @@ pub enum Command {
     /// Send events, queries or a request of your own, and measure
     #[command(after_help = run::EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Send to a source that answers nothing, until all of it is stored
+    #[command(after_help = stream::EXAMPLES)]
+    Stream(Box<StreamArgs>),
     /// Read everything back and compare it with the ledger of a run
     #[command(after_help = verify::EXAMPLES)]
     Verify(VerifyArgs),

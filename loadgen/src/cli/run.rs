@@ -1,6 +1,7 @@
 //! The arguments of `run`.
 
 use super::TargetArgs;
+use crate::source::BodyKind;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -121,6 +122,12 @@ pub struct RunArgs {
     /// With --raw: the body, as it stands here
     #[arg(long, requires = "raw", conflicts_with = "body", value_name = "TEXT", help_heading = "Requests")]
     pub body_text: Option<String>,
+    /// With --raw: a body that is made here, of as many events as --batch says, other ones each time
+    #[arg(long, value_enum, requires = "raw", conflicts_with_all = ["body", "body_text"], value_name = "KIND", help_heading = "Requests")]
+    pub made: Option<BodyKind>,
+    /// With --made frame: the key in the frame, 32 hex digits
+    #[arg(long, requires = "made", value_name = "KEY", help_heading = "Requests")]
+    pub streaming_key: Option<String>,
     /// With --raw: what looks like a placeholder is none
     #[arg(long, requires = "raw", help_heading = "Requests")]
     pub verbatim: bool,

@@ -13,11 +13,12 @@ use crate::protocol::Protocol;
 use crate::protocol::http::request_head;
 use crate::result::Server;
 use crate::ring;
+use crate::source;
 use crate::target::Target;
 use crate::tenants;
 use crate::workload::mix::{Mix, Query, Shape};
 use crate::workload::template::Template;
-use crate::workload::{Raw, Recipe, Scrutiny, Workload};
+use crate::workload::{Raw, RawBody, Recipe, Scrutiny, Workload};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -27,6 +28,8 @@ use std::time::{Duration, Instant};
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 /// Keys that are tried out before the run.
 const KEYS_TRIED_MAX: usize = 16;
+/// In a frame, where none is given.
+const NO_KEY: &str = "00000000000000000000000000000000";
 /// Between two attempts to reach a server that is not up yet.
 const REACH_AGAIN: Duration = Duration::from_millis(50);
 
@@ -183,8 +186,16 @@ fn raw_of(args: &RunArgs, raw: &[String], target: &Target) -> Result<Raw, Failur
     let parse = |from: &str, text: &[u8]| {
         if args.verbatim { Ok(Template::verbatim(text)) } else { Template::parse(from, text) }
     };
-    let event_count = args.batch.first().map_or(1, |count| *count as u32);
-    Ok(Raw { head: parse("--raw and --header", &head)?, body: parse("--body", &body)?, event_count })
+    let event_count = args.batch.first().copied().unwrap_or(1);
+    let body = match args.made {
+        Some(kind) => {
+            let key =
+                source::frame::key_bytes(args.streaming_key.as_deref().unwrap_or(NO_KEY)).map_err(Failure::Usage)?;
+            RawBody::Made { made: kind.make(&key, event_count, args.event_bytes), entities: args.entities }
+        }
+        None => RawBody::Text(parse("--body", &body)?),
+    };
+    Ok(Raw { head: parse("--raw and --header", &head)?, body, event_count: event_count as u32 })
 }
 
 /// Reaches the server, learns who it is, and gets the tenants.

@@ -9,6 +9,7 @@ use crate::corpus::{Corpus, EVENT_TYPES, Mark, Rng, Seq, entity_name};
 use crate::ledger::{Ack, Tenant};
 use crate::protocol::http::{push_length_and_end, request_head};
 use crate::protocol::{Outcome, Protocol};
+use crate::source::Made;
 use judge::Expected;
 use mix::{Mix, Query, Shape};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,9 +31,29 @@ pub enum Scrutiny {
 pub struct Raw {
     /// Method, path, headers: everything but the body's length.
     pub head: Template,
-    pub body: Template,
+    pub body: RawBody,
     /// How many events it counts for.
     pub event_count: u32,
+}
+
+#[derive(Debug)]
+pub enum RawBody {
+    Text(Template),
+    /// Of one of so many entities each event.
+    Made {
+        made: Made,
+        entities: u32,
+    },
+}
+
+impl RawBody {
+    pub fn needs_events(&self) -> bool {
+        matches!(self, Self::Text(text) if text.needs_events())
+    }
+
+    fn is_constant(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_constant())
+    }
 }
 
 /// What the requests are made of, as the command line has it.
@@ -267,8 +288,11 @@ impl Workload {
 
     fn write_raw(&self, seq: Seq, stream: &mut Stream, out: &mut Vec<u8>) -> u32 {
         let Some(raw) = &self.recipe.raw else { unreachable!("a raw mix is made with a request") };
-        // Each request is one step of the sequence, however many events it counts for.
-        stream.event_count += 1;
+        // Each request is one step of the sequence, however many events it counts for, but where they are numbered.
+        stream.event_count += match &raw.body {
+            RawBody::Text(_) => 1,
+            RawBody::Made { made, .. } => made.event_count() as u64,
+        };
         match &self.constant {
             Some(whole) => out.extend_from_slice(whole),
             None => raw.append(out, seq, self.recipe.corpus.as_ref(), &mut stream.rng, &mut stream.scratch),
@@ -297,7 +321,14 @@ impl Raw {
     fn append(&self, out: &mut Vec<u8>, seq: Seq, corpus: Option<&Corpus>, rng: &mut Rng, scratch: &mut Vec<u8>) {
         self.head.render(out, seq, corpus, rng);
         scratch.clear();
-        self.body.render(scratch, seq, corpus, rng);
+        match &self.body {
+            RawBody::Text(text) => text.render(scratch, seq, corpus, rng),
+            RawBody::Made { made, entities } => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                // No batch has the number 0.
+                made.append(scratch, seq.0 + 1, seq, now, || rng.below(u64::from(*entities)) as u32);
+            }
+        }
         push_length_and_end(out, scratch.len());
         out.extend_from_slice(scratch);
     }

@@ -120,7 +120,8 @@ fn raw_requests_have_the_right_length_whatever_is_in_them() {
         let mut made = workload(Mix::only("raw", Shape::Raw), Scrutiny::Counts, None);
         let head = Template::parse("", b"PUT /x/{seq} HTTP/1.1\r\nhost: h\r\n").unwrap();
         let head = if is_constant { Template::verbatim(b"PUT /x HTTP/1.1\r\nhost: h\r\n") } else { head };
-        made.recipe.raw = Some(Raw { head, body: Template::parse("", body.as_bytes()).unwrap(), event_count: 9 });
+        made.recipe.raw =
+            Some(Raw { head, body: RawBody::Text(Template::parse("", body.as_bytes()).unwrap()), event_count: 9 });
         let workload = Workload::new(Protocol::Http, made.recipe, Scrutiny::Counts, 1, "h", &[]);
         assert_eq!(workload.constant.is_some(), is_constant);
         let (mut stream, mut first, mut second) = (Stream::new(1, 0, 0), Vec::new(), Vec::new());

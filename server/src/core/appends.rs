@@ -16,6 +16,7 @@ use ringlog_engine::shard::{Ack, AppendError, Appended, Durability};
 
 use crate::auth::delta::CredentialKind;
 use crate::core::host::{Context, CoreHost};
+use crate::core::kept::Kept;
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
 use crate::core::sources::counters::{Failed, Refusal, SourceKind, failed};
@@ -23,7 +24,7 @@ use crate::core::sources::{OnItsWay, Passed};
 use crate::handle::events::{self, Ids};
 use crate::handle::routes::{Access, Admitted, not_good};
 use crate::handle::sources::{self, Body, Scratch, SourceEndpoint, Stored, Taken};
-use crate::limits::{APPENDING_BYTES_MAX, APPENDS_IN_FLIGHT_MAX, BATCH_KEPT_BYTES_MAX, BATCHES_KEPT_MAX};
+use crate::limits::{APPENDING_BYTES_MAX, APPENDS_IN_FLIGHT_MAX};
 use crate::net::connections::{Asked, Connections, Handled};
 use crate::net::http1::Request;
 use crate::wire::response;
@@ -62,7 +63,7 @@ pub struct Appends {
     pub(super) waiters: Slots<Waiter>,
     /// Of this core's own requests.
     bytes_in_flight: usize,
-    kept: Vec<EventBatch>,
+    kept: Kept,
     fingerprint: FingerprintKey,
     scratch: Scratch,
     ids: Ids,
@@ -73,7 +74,7 @@ impl Appends {
         Appends {
             waiters: Slots::new(APPENDS_IN_FLIGHT_MAX),
             bytes_in_flight: 0,
-            kept: Vec::new(),
+            kept: Kept::default(),
             fingerprint,
             scratch: Scratch::default(),
             ids: Ids::new(),
@@ -85,7 +86,7 @@ impl Appends {
     }
 
     pub(super) fn take_batch(&mut self, tenant: Tenant, source: Source) -> EventBatch {
-        match self.kept.pop() {
+        match self.kept.take() {
             Some(mut batch) => {
                 batch.reset(tenant, source);
                 batch
@@ -95,9 +96,7 @@ impl Appends {
     }
 
     pub(super) fn keep(&mut self, batch: EventBatch) {
-        if batch.records().len() <= BATCH_KEPT_BYTES_MAX && self.kept.len() < BATCHES_KEPT_MAX {
-            self.kept.push(batch);
-        }
+        self.kept.keep(batch);
     }
 }
 

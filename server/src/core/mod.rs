@@ -6,6 +6,7 @@
 mod appends;
 mod controls;
 mod host;
+mod kept;
 pub mod mailbox;
 pub mod metrics;
 mod notes;

@@ -52,7 +52,7 @@ struct Place {
 
 impl Place {
     fn announce(&self, address: SocketAddr) -> Result<(), String> {
-        ringlog_benches::announce::announce(address, self.ports_file.as_deref())
+        ringlog_benches::announce::announce(&[("http", address)], self.ports_file.as_deref())
     }
 
     fn pin(&self) -> Result<(), String> {

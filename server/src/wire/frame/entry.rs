@@ -20,13 +20,38 @@ pub struct Entry<'a> {
 }
 
 /// Who sent it, which seldom changes from one entry to the next.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Origin<'a> {
     pub service: &'a [u8],
     pub session: &'a [u8],
     pub device: &'a [u8],
     pub level: Option<u8>,
     pub source: &'a [u8],
+}
+
+impl Origin<'_> {
+    /// Asked for each entry: ids are compared as numbers, and what is absent in both is not compared at all.
+    #[inline(always)]
+    pub fn is(&self, other: &Origin<'_>) -> bool {
+        self.level == other.level
+            && is_same_id(self.session, other.session)
+            && is_same_id(self.device, other.device)
+            && is_same_text(self.service, other.service)
+            && is_same_text(self.source, other.source)
+    }
+}
+
+#[inline(always)]
+fn is_same_id(one: &[u8], other: &[u8]) -> bool {
+    match (one.as_array::<ID_BYTES>(), other.as_array()) {
+        (Some(one), Some(other)) => u128::from_le_bytes(*one) == u128::from_le_bytes(*other),
+        _ => one.is_empty() && other.is_empty(),
+    }
+}
+
+#[inline(always)]
+fn is_same_text(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && (one.is_empty() || one == other)
 }
 
 /// Events of either layout: the newer one has the service in front of the device, and so a vtable of seven slots.
@@ -202,4 +227,30 @@ pub fn span(buffer: Buffer<'_>, at: usize) -> Result<Span<'_>, Fault> {
 fn id<const N: usize>(buffer: Buffer<'_>, place: usize, part: Part) -> Result<&[u8], Fault> {
     let bytes = buffer.bytes(place)?;
     if bytes.is_empty() || bytes.len() == N { Ok(bytes) } else { Err(Fault::IdBytes { part, bytes: bytes.len() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_the_same_when_all_of_their_parts_are() {
+        let whole = Origin { service: b"web", session: &[1; 16], device: &[2; 16], level: Some(3), source: b"host" };
+        let others = [
+            Origin::default(),
+            Origin { service: b"wen", ..whole },
+            Origin { service: b"", ..whole },
+            Origin { session: &[3; 16], ..whole },
+            Origin { session: b"", ..whole },
+            Origin { device: &[1; 16], ..whole },
+            Origin { device: b"", ..whole },
+            Origin { level: None, ..whole },
+            Origin { source: b"hos", ..whole },
+        ];
+        for (index, one) in others.iter().chain([&whole]).enumerate() {
+            for (other_index, other) in others.iter().chain([&whole]).enumerate() {
+                assert_eq!(one.is(other), index == other_index, "{one:?} {other:?}");
+            }
+        }
+    }
 }

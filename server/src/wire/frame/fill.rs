@@ -144,7 +144,7 @@ impl<'a, 's> Filler<'a, 's> {
         if is_reserved_type(event_type) {
             return Err(refuse(Fault::Reserved));
         }
-        if self.origin != Some(entry.origin) {
+        if !self.origin.is_some_and(|origin| origin.is(&entry.origin)) {
             self.describe(&entry.origin).map_err(refuse)?;
             self.origin = Some(entry.origin);
         }

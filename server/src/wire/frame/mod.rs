@@ -38,6 +38,9 @@ pub const BODY_BYTES_MIN: usize = 16;
 /// Service and source are names. A text of this length is none, and would be copied into the metadata of each event.
 pub const ORIGIN_TEXT_BYTES_MAX: usize = 4096;
 
+/// Room that is made for a frame's events at once. More of them make more, if they are what they say.
+const RESERVED_BYTES_MAX: usize = 1 << 20;
+
 /// What stands at the front of a connection's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Framing {
@@ -446,6 +449,8 @@ impl<'a> Frame<'a> {
         if count > BATCH_EVENTS_MAX {
             return Err(FrameError::TooManyEvents { count });
         }
+        // What a table takes in the frame, a record's header and metadata take in the batch.
+        batch.reserve(count, self.data.len().min(RESERVED_BYTES_MAX));
         let (mut filler, made) = Filler::new(scratch, batch, self.data.len());
         for index in 0..count {
             let refuse = |fault| FrameError::Event { index, fault };
