@@ -22,7 +22,9 @@ mod rates;
 mod revocation;
 mod sdk;
 mod seeds;
+mod snippets;
 mod sources;
+mod tell_sdk;
 mod tenants;
 
 /// Makes each function a test on io_uring and one on the fallback.
