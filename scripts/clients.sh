@@ -96,7 +96,7 @@ client_curl() {
     curl -sf "http://127.0.0.1:$http_port/ingest/ndjson" -H "X-API-Key: $key" -H 'X-Request-Id: of-a-script' --data-binary 'nonsense
 ' -o "$work/refused" && return 1
     local read=(curl -sf -H "Authorization: Bearer $bootstrap_key" -H 'X-Tenant-ID: default')
-    until "${read[@]}" "http://127.0.0.1:$http_port/api/v1/rejects?event_type=not_an_object" | grep -q '"sample":"nonsense"'; do sleep 0.05; done
+    until "${read[@]}" "http://127.0.0.1:$http_port/api/v1/rejects?reason=not_an_object&source=shipper" | grep -q '"sample":"nonsense"'; do sleep 0.05; done
 }
 
 client_logger() {

@@ -56,6 +56,7 @@ impl Table {
             Change::Credential(CredentialRow {
                 slot,
                 generation: 1,
+                key: u64::from(slot) + 1,
                 tenant: TENANT,
                 role: Role::Developer,
                 kind,

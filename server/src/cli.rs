@@ -523,7 +523,7 @@ mod tests {
             }
             below + usize::from(asks)
         }
-        assert_eq!(check(&Line::command(), ""), 29);
+        assert_eq!(check(&Line::command(), ""), 30);
     }
 
     #[test]

@@ -12,9 +12,12 @@ use std::time::Duration;
 use ringlog_engine::data_dir::SHARDS_MAX;
 use ringlog_engine::ids::Tenant;
 use ringlog_engine::limits::{ALIGNMENT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_LIMIT};
-use toml::de::{DeTable, DeValue};
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::auth::secret::Secret;
+use crate::handle::routes;
+use crate::handle::x402::pricing::{Pricing, RawPricing};
 use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
@@ -41,6 +44,9 @@ const KEYS: [&str; 20] = [
     "tcp",
     "trusted_proxies",
 ];
+
+/// The one table of the file.
+const PRICING: &str = "x402";
 
 const ENV_PREFIX: &str = "RINGLOG_";
 const ENV_CONFIG: &str = "RINGLOG_CONFIG";
@@ -87,6 +93,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Which web pages may read answers.
     pub cors_origins: Cors,
+    /// What is paid for by request: the table `[x402]`, which no flag and no variable has.
+    pub pricing: Pricing,
     pub bootstrap_key: Option<Secret>,
     /// Read at a start and at SIGHUP. Never beside `bootstrap_key`.
     pub bootstrap_key_file: Option<PathBuf>,
@@ -138,6 +146,7 @@ struct Written {
 #[derive(Default)]
 pub struct RawConfig {
     written: BTreeMap<&'static str, Written>,
+    pricing: Option<(RawPricing, Place)>,
     file: Option<PathBuf>,
 }
 
@@ -183,13 +192,13 @@ impl RawConfig {
             Some(named) => Some(named),
             None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()),
         };
-        let mut written = match &file {
+        let (mut written, pricing) = match &file {
             Some(path) => parse_file(path, &read_file(path)?)?,
-            None => BTreeMap::new(),
+            None => Default::default(),
         };
         written.extend(from_env);
         written.extend(flags.values.into_iter().map(|(key, text)| (key, Written { text, place: Place::Flag })));
-        Ok(RawConfig { written, file })
+        Ok(RawConfig { written, pricing, file })
     }
 
     /// Checks every value and fills in the defaults, for a machine that has `core_count` cores.
@@ -221,6 +230,7 @@ impl RawConfig {
                 .unwrap_or(ONBOARD_PER_HOUR),
             trusted_proxies: self.value("trusted_proxies", networks)?.unwrap_or_default(),
             cors_origins: self.value("cors_origins", Cors::parse)?.unwrap_or_default(),
+            pricing: self.pricing()?,
             bootstrap_key: self.value("bootstrap_key", bootstrap_key)?,
             bootstrap_key_file: self.value("bootstrap_key_file", path)?,
             jwt_secret_file: self.value("jwt_secret_file", path)?.unwrap_or_else(|| data_dir.join("jwt-secret")),
@@ -241,6 +251,12 @@ impl RawConfig {
             }
         }
         Ok(config)
+    }
+
+    fn pricing(&self) -> Result<Pricing, ConfigError> {
+        let Some((raw, place)) = &self.pricing else { return Ok(Pricing::default()) };
+        let pricing = raw.resolve().and_then(|pricing| pricing.check_routes(routes::has).map(|()| pricing));
+        pricing.map_err(|error| ConfigError(format!("{}: {error}", place.name(PRICING))))
     }
 
     fn value<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
@@ -314,7 +330,7 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-fn parse_file(path: &Path, text: &str) -> Result<ByKey, ConfigError> {
+fn parse_file(path: &Path, text: &str) -> Result<(ByKey, Option<(RawPricing, Place)>), ConfigError> {
     let line_of = |offset: usize| 1 + text[..offset.min(text.len())].matches('\n').count();
     let table = DeTable::parse(text).map_err(|error| {
         // Without the excerpt that the error would show: it could be the line with a key in it.
@@ -322,8 +338,17 @@ fn parse_file(path: &Path, text: &str) -> Result<ByKey, ConfigError> {
         ConfigError(format!("{}:{line}: {}", path.display(), error.message()))
     })?;
     let mut written = BTreeMap::new();
+    let mut pricing = None;
     for (name, value) in table.into_inner() {
         let line = line_of(name.span().start);
+        if name.get_ref() == PRICING {
+            let raw = RawPricing::deserialize(ValueDeserializer::from(value)).map_err(|error| {
+                let line = error.span().map_or(line, |span| line_of(span.start));
+                ConfigError(format!("{}:{line}: {PRICING}: {}", path.display(), error.message()))
+            })?;
+            pricing = Some((raw, Place::File { path: path.into(), line }));
+            continue;
+        }
         let Some(key) = KEYS.into_iter().find(|key| *key == name.get_ref().as_ref()) else {
             let name = name.get_ref();
             let hint = did_you_mean(name, KEYS.iter().map(|key| (*key).to_owned()));
@@ -342,7 +367,7 @@ fn parse_file(path: &Path, text: &str) -> Result<ByKey, ConfigError> {
         };
         written.insert(key, Written { text, place: Place::File { path: path.into(), line } });
     }
-    Ok(written)
+    Ok((written, pricing))
 }
 
 /// `; did you mean X?` where something known is near.
@@ -506,6 +531,9 @@ impl fmt::Display for Config {
         }
         if let Some(path) = &self.ports_file {
             write!(f, " ports_file={}", path.display())?;
+        }
+        if self.pricing != Pricing::default() {
+            write!(f, " {PRICING}={}", self.pricing)?;
         }
         match &self.bootstrap_key_file {
             Some(path) => write!(f, " bootstrap_key_file={}", path.display()),

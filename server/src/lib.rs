@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod core;
 pub mod exit;
+pub mod facilitator;
 pub mod first_run;
 pub mod handle;
 pub mod limits;

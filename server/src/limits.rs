@@ -253,6 +253,23 @@ pub const CONTROLS_IN_FLIGHT_MAX: usize = 256;
 /// 10 ms, so that a core's clients can delay a revocation by 40 ms.
 pub const AUDITS_IN_FLIGHT_MAX: usize = 4;
 
+/// 503 `overloaded` beyond it: requests of one core that wait for their payments, and what they hold: heads and bodies.
+/// At the seconds that a chain takes to settle, more of them would wait longer than their clients do.
+pub const PAYMENTS_IN_FLIGHT_MAX: usize = 64;
+pub const PAYMENTS_HELD_BYTES_MAX: usize = 32 << 20;
+
+/// Payments that all cores have handed to the facilitator's threads and that none of them has begun.
+pub const FACILITATOR_QUEUE_MAX: usize = 256;
+
+/// Payments that are with the facilitator at once. A guess: at two seconds each, four requests a second.
+pub const FACILITATOR_THREADS: usize = 8;
+
+/// Longer answers of a facilitator are not read. They have some 300 bytes.
+pub const FACILITATOR_ANSWER_BYTES_MAX: u64 = 16 * 1024;
+
+/// Settled payments that are remembered, so that none buys twice: 4 MiB, and a payment is good for minutes.
+pub const SETTLED_PAYMENTS_KEPT_MAX: usize = 65_536;
+
 /// Messages that a core takes from its mailbox in one turn.
 pub const MESSAGES_PER_TURN: usize = 1024;
 
@@ -262,6 +279,7 @@ pub const BATCHES_KEPT_MAX: usize = 1024;
 pub const BATCH_KEPT_BYTES_MAX: usize = 16 * 1024;
 
 const _: () = assert!(BODY_BYTES_MAX <= RECEIVING_BYTES_MAX);
+const _: () = assert!(2 * BODY_BYTES_MAX <= PAYMENTS_HELD_BYTES_MAX);
 const _: () = assert!(RECEIVE_BUFFER_COUNT.is_power_of_two());
 
 // ----- control plane -----
@@ -371,8 +389,14 @@ pub const REJECTS_PER_SECOND: u32 = 10;
 /// Rejects of one tenant that are stored in a month, and their bytes for ever.
 pub const REJECTS_PER_MONTH_MAX: u64 = 100_000;
 pub const REJECT_BYTES_STORED_MAX: u64 = 256 << 20;
-/// Tenants whose rejects a core paces at once. The others share one pace.
+/// Tenants whose rejects a core paces at once. Of the others none are kept.
 pub const REJECTED_TENANTS_MAX: usize = 4096;
+/// A key that may not write is told of this often, for each reason.
+pub const REJECTS_KEY_EVERY_US: u64 = 60 * SECOND_US;
+/// Keys and reasons that a core waits with at once. Of the others none are kept. 40 bytes each, twice.
+pub const REJECTED_KEYS_MAX: usize = 4096;
+/// Reasons of all sources, each with its source: about 150 stand in the code.
+pub const REJECT_REASONS_MAX: usize = 512;
 
 /// What clients choose for keys is a UUID, or a name with a number.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

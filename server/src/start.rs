@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringlog_engine::data_dir::{DataDir, NewDir, OpenDirError, SHARDS_MAX};
 use ringlog_engine::engine::EngineError;
@@ -40,9 +40,10 @@ use crate::cli::Exit;
 use crate::config::{Config, Durability, IoChoice, SyncPrimitive};
 use crate::core;
 use crate::core::mailbox::{Address, Message, mailbox};
+use crate::core::metrics::Metrics;
 use crate::core::rates::Rates;
-use crate::core::rejects::RejectCounts;
 use crate::core::setup::{CoreSetup, CoreStarted};
+use crate::facilitator;
 use crate::first_run::{FirstRun, Style};
 use crate::listeners::{ListenError, bind_udp, datagrams_dropped, keep_alive, listen_tcp};
 use crate::signals::{self, Event};
@@ -56,6 +57,9 @@ const STOP_WITHIN: Duration = Duration::from_millis(9_500);
 
 /// A server without io_uring says so as long as it runs.
 const REMIND_EVERY: Duration = Duration::from_secs(3600);
+
+/// How old the count of dropped datagrams can be.
+const COUNT_DROPS_EVERY: Duration = Duration::from_secs(5);
 
 /// One key of the signing secret's file, for the cursors alone.
 const CURSOR_PURPOSE: &[u8] = b"ringlog query cursors, version 1";
@@ -316,6 +320,7 @@ struct Server {
     files: Files,
     reminder: Option<String>,
     syslog_udp: Vec<UdpSocket>,
+    metrics: Arc<Metrics>,
 }
 
 impl Server {
@@ -334,7 +339,10 @@ impl Server {
             ControlThread::start(catalog.control, publish, Arc::clone(&acks), ACKNOWLEDGE_WITHIN).map_err(no_thread)?;
         let snapshot = Arc::new(catalog.snapshot);
         let rates = Arc::new(Rates::default());
-        let reject_counts = Arc::new(RejectCounts::default());
+        let metrics = Arc::new(Metrics::new(config.cores, !sockets.syslog_udp.is_empty()));
+        let pricing = Arc::new(config.pricing.clone());
+        let facilitator = pricing.facilitator_url().filter(|_| pricing.is_enabled());
+        let facilitator = facilitator.map(facilitator::start).transpose().map_err(no_thread)?;
         let shard_owners: Arc<[usize]> = (0..dir.shard_count() as usize).map(|shard| shard % config.cores).collect();
         let cpus = cpus_to_pin(config.cores);
         // A core reports once, and its end may be a second report.
@@ -365,9 +373,11 @@ impl Server {
                 acks: Arc::clone(&acks),
                 control: control.handle(),
                 rates: Arc::clone(&rates),
-                reject_counts: Arc::clone(&reject_counts),
+                metrics: Arc::clone(&metrics),
                 trusted_proxies: config.trusted_proxies.clone(),
                 cors: config.cors_origins.clone(),
+                pricing: Arc::clone(&pricing),
+                facilitator: facilitator.clone(),
                 cursor_secret: catalog.cursor_secret,
                 started: started.clone(),
                 version: env!("CARGO_PKG_VERSION"),
@@ -390,24 +400,41 @@ impl Server {
         let bootstrap_key = config.bootstrap_key_file.clone();
         keys_file_thread::start(config.keys_file.clone(), control.handle()).map_err(no_thread)?;
         let files = Files { bootstrap_key, keys: config.keys_file.clone(), jwt_secret: config.jwt_secret_file.clone() };
-        Ok(Server { addresses, cores, control, log: catalog.log, files, reminder, syslog_udp: sockets.syslog_udp })
+        let syslog_udp = sockets.syslog_udp;
+        Ok(Server { addresses, cores, control, log: catalog.log, files, reminder, syslog_udp, metrics })
     }
 
     fn run(self, inbox: &Receiver<Event>) -> Result<(), ServeError> {
+        let mut remind_at = Instant::now() + REMIND_EVERY;
         loop {
-            match inbox.recv_timeout(REMIND_EVERY) {
+            let look_within = if self.syslog_udp.is_empty() { REMIND_EVERY } else { COUNT_DROPS_EVERY };
+            match inbox.recv_timeout(look_within.min(remind_at.saturating_duration_since(Instant::now()))) {
                 Ok(Event::Stop) => return self.stop(inbox),
                 Ok(Event::Reload) => reload_keys(&self.control.handle(), &self.files),
                 Ok(Event::CoreEnded { core, panicked }) => return Err(core_died(core, panicked)),
                 Ok(Event::ControlDied) => return Err(control_died()),
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Some(reminder) = &self.reminder {
-                        tracing::warn!("{reminder}");
+                    self.count_dropped_datagrams();
+                    if remind_at <= Instant::now() {
+                        remind_at += REMIND_EVERY;
+                        if let Some(reminder) = &self.reminder {
+                            tracing::warn!("{reminder}");
+                        }
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the signal thread keeps a sender"),
             }
         }
+    }
+
+    /// What the kernel tells of a socket lies in a file, which a core must not wait for.
+    fn count_dropped_datagrams(&self) -> u64 {
+        let dropped = self.syslog_udp.iter().filter_map(datagrams_dropped).sum();
+        if let Some(count) = &self.metrics.datagrams_dropped {
+            // The kernel's own counts end with their sockets; ours never falls.
+            count.fetch_max(dropped, Ordering::Relaxed);
+        }
+        dropped
     }
 
     /// Cores go first: until they have ended, they need the control thread's answers.
@@ -430,13 +457,13 @@ impl Server {
                 Err(_) => unreachable!("the signal thread keeps a sender"),
             }
         }
+        let dropped = self.count_dropped_datagrams();
         // Each has said that it ended, so nothing is waited for here but their last instructions.
         let outcomes = self.cores.into_iter().map(JoinHandle::join);
         let threads = outcomes.chain([self.control.stop(), self.log.join()]);
         if threads.filter(Result::is_err).count() != 0 {
             return Err(ServeError::new(Exit::Other, "a thread panicked while stopping"));
         }
-        let dropped: u64 = self.syslog_udp.iter().filter_map(datagrams_dropped).sum();
         if 0 < dropped {
             tracing::warn!(dropped, "syslog over UDP: the kernel had no room for some datagrams");
         }

@@ -239,7 +239,7 @@ fn nothing_smaller_overtakes_a_batch_that_found_the_disk_full() {
         let events = (0..100).flat_map(|_| [large_bytes, 600, 60].map(sized));
         let tickets: Vec<u64> = events.map(|events| rig.start(Tenant(1), &events).unwrap()).collect();
         rig.settle();
-        let results: Vec<_> = tickets.iter().map(|ticket| rig.answer(*ticket).unwrap()).collect();
+        let results: Vec<_> = tickets.iter().map(|ticket| rig.answered(*ticket).unwrap()).collect();
         let stored = results.iter().take_while(|result| result.is_ok()).count();
         assert!(0 < stored && stored < results.len(), "{stored}");
         assert!(results[stored..].iter().all(|result| *result == Err(AppendError::StorageFull)), "{large_bytes}");

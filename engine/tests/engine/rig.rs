@@ -214,7 +214,7 @@ impl Rig {
     }
 
     /// What became of an append, if it has been answered.
-    pub fn answer(&self, ticket: u64) -> Option<Result<Appended, AppendError>> {
+    pub fn answered(&self, ticket: u64) -> Option<Result<Appended, AppendError>> {
         self.answers.get(&ticket).copied()
     }
 

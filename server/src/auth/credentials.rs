@@ -74,6 +74,8 @@ struct Row {
     expires_at: Micros,
     tenant: Tenant,
     generation: u32,
+    /// Its number in the catalog, or 0 where that has no room here.
+    key: u32,
     role: Role,
     kind: CredentialKind,
     scope: Permissions,
@@ -89,6 +91,7 @@ const VACANT: Row = Row {
     expires_at: Micros(0),
     tenant: SYSTEM_TENANT,
     generation: 0,
+    key: 0,
     role: Role::ReadOnly,
     kind: CredentialKind::Streaming,
     scope: Permissions::NONE,
@@ -98,7 +101,8 @@ const VACANT: Row = Row {
 pub struct Credentials {
     epoch: u64,
     rows: Vec<Row>,
-    /// First eight bytes of a key's SHA-256. Only keys that we made or were given by the operator get in.
+    /// First eight bytes of a key's SHA-256. Only keys that we made or were given by the operator get in; a streaming key
+    /// that was taken back stays until its slot has another.
     slots_by_digest: HashMap<u64, u32, BuildHasherDefault<DigestPrefix>>,
     tenants: Vec<Option<TenantRow>>,
     tenants_by_id: HashMap<Arc<str>, Tenant>,
@@ -185,6 +189,20 @@ impl Credentials {
     /// Whether a request that was authenticated earlier may still be admitted. The owner of the shard asks this.
     pub fn still_valid(&self, slot: u32, generation: u32) -> bool {
         self.live_row(slot, generation).is_some()
+    }
+
+    /// Whose streaming key this is, or was: slot and generation with it. What was taken back is known until its slot has
+    /// another, and no longer.
+    pub fn whose_streaming_key(&self, key: &[u8; 16]) -> Option<(Tenant, u32, u32)> {
+        let Verified { slot, generation, .. } = self.check_key(hex(key).as_bytes())?;
+        let row = &self.rows[slot as usize];
+        (row.kind == CredentialKind::Streaming).then_some((row.tenant, slot, generation))
+    }
+
+    /// What the catalog calls the credential that a slot holds or held last.
+    pub fn key_number(&self, slot: u32, generation: u32) -> Option<u64> {
+        let row = self.rows.get(slot as usize).filter(|row| row.generation == generation)?;
+        (row.key != 0).then_some(u64::from(row.key))
     }
 
     /// What kind of credential a slot holds.
@@ -332,14 +350,23 @@ impl Credentials {
         if self.slots_by_digest.get(&old) == Some(&row.slot) {
             self.slots_by_digest.remove(&old);
         }
-        if row.kind != CredentialKind::Jwt && row.state == CredentialState::Active {
-            self.slots_by_digest.insert(prefix(&row.proof), row.slot);
+        match (row.kind, row.state) {
+            (CredentialKind::Jwt, _) => {}
+            (_, CredentialState::Active) => {
+                self.slots_by_digest.insert(prefix(&row.proof), row.slot);
+            }
+            // It opens nothing, and its tenant is told who still tries. The same key may be good again elsewhere.
+            (CredentialKind::Streaming, CredentialState::Revoked) => {
+                self.slots_by_digest.entry(prefix(&row.proof)).or_insert(row.slot);
+            }
+            (_, CredentialState::Revoked) => {}
         }
         self.rows[index] = Row {
             proof: row.proof,
             expires_at: row.expires_at.unwrap_or(NEVER),
             tenant: row.tenant,
             generation: row.generation,
+            key: u32::try_from(row.key).unwrap_or(0),
             role: row.role,
             kind: row.kind,
             scope: row.scope,

@@ -68,6 +68,8 @@ pub struct CredentialRow {
     pub slot: u32,
     /// Rises each time the slot gets another credential, so that an old pointer to it finds nothing.
     pub generation: u32,
+    /// Its number in the catalog.
+    pub key: u64,
     pub tenant: Tenant,
     pub role: Role,
     pub kind: CredentialKind,

@@ -179,7 +179,8 @@ impl<L: CatalogLog> Control<L> {
         };
         self.commit(Body::UserCreated(body), account.origin(actor), account.at)?;
         let streaming_key = self.first_streaming_key(account.at);
-        let logged_in = self.start_session(account, number, None)?;
+        // The account is there: who is told of a failure can log in with it.
+        let logged_in = self.start_session(account, number, None).map_err(|_| Refused::OutcomeUnknown)?;
         Ok(Done::LoggedIn(Box::new(LoggedIn { streaming_key, ..logged_in })))
     }
 

@@ -77,8 +77,10 @@ impl<L: CatalogLog> Control<L> {
         if keys.is_empty() {
             return Err(Refused::NoKey);
         }
-        for key in keys {
-            self.commit_for(by, call, Body::KeyRevoked(KeyRevoked { key }))?;
+        for (ended, key) in keys.into_iter().enumerate() {
+            let outcome = self.commit_for(by, call, Body::KeyRevoked(KeyRevoked { key }));
+            // Half of it is done: whatever stopped the other half, it is not as if nothing had been.
+            outcome.map_err(|refused| if ended == 0 { refused } else { Refused::OutcomeUnknown })?;
         }
         Ok(Done::Revoked)
     }

@@ -771,8 +771,12 @@ impl State {
             quotas: Quotas::UNLIMITED,
         };
         let tenants = self.tenants.values().map(tenant_row);
-        let live = self.slots.iter().filter(|slot| !slot.is_free);
-        let keys = live.map(|slot| credential_row(&self.keys[&slot.key]));
+        // A streaming key that was taken back is known as long as nothing has its slot: its tenant is told who still tries.
+        let is_known = |slot: &Slot, key: &KeyEntry| !slot.is_free || key.made.kind == CredentialKind::Streaming;
+        let keys = self
+            .slots
+            .iter()
+            .filter_map(move |slot| self.keys.get(&slot.key).filter(|key| is_known(slot, key)).map(credential_row));
         [Change::Tenant(system)]
             .into_iter()
             .chain(tenants.map(Change::Tenant))
@@ -807,6 +811,7 @@ fn credential_row(entry: &KeyEntry) -> CredentialRow {
     CredentialRow {
         slot: entry.made.slot,
         generation: entry.made.generation,
+        key: entry.made.key,
         tenant: Tenant(entry.made.tenant),
         role: entry.made.role,
         kind: entry.made.kind,

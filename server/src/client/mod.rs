@@ -1,5 +1,5 @@
 //! Verbs that ask a running server, over the same HTTP API that everyone has: `tenants`, `keys`, `users`, `audit list`,
-//! `login`, `logout`, `whoami`, `status`, `query`.
+//! `login`, `logout`, `whoami`, `status`, `query`, `rejects list`.
 //!
 //! ```text
 //! verb ─► credentials ─► api ─► output, or failure and its exit code
@@ -15,6 +15,7 @@ pub mod output;
 pub mod pages;
 pub mod prompt;
 pub mod query;
+pub mod rejects;
 pub mod session;
 pub mod status;
 pub mod tenants;
@@ -88,6 +89,9 @@ pub enum Verb {
     /// Read events
     #[command(after_help = query::EXAMPLES)]
     Query(query::Query),
+    /// What was sent and not stored
+    #[command(subcommand)]
+    Rejects(rejects::Verb),
 }
 
 /// What a server is asked.
@@ -106,6 +110,7 @@ impl Ask {
             Ask::Verb(Verb::Tenants(verb)) => verb.reach(),
             Ask::Verb(Verb::Users(verb)) => verb.reach(),
             Ask::Verb(Verb::Query(query)) => &query.reach,
+            Ask::Verb(Verb::Rejects(rejects::Verb::List(list))) => &list.reach,
             Ask::Keys(verb) => verb.reach(),
             Ask::Audit(audit::Verb::List(list)) => &list.reach,
         }
@@ -120,6 +125,7 @@ impl Ask {
             Ask::Verb(Verb::Users(verb)) => users::run(verb, environment, out),
             Ask::Verb(Verb::Status { reach }) => status::run(reach, environment, out),
             Ask::Verb(Verb::Query(query)) => query::run(query, environment, out),
+            Ask::Verb(Verb::Rejects(rejects::Verb::List(list))) => rejects::run(list, environment, out),
             Ask::Keys(verb) => keys::run(verb, environment, out),
             Ask::Audit(audit::Verb::List(list)) => audit::run(list, environment, out),
         }

@@ -194,3 +194,53 @@ fn sizes_have_binary_units() {
         assert_eq!(bytes(text), Ok(expected), "{text}");
     }
 }
+
+const PRICED: &str = r#"
+cores = 3
+[x402]
+enabled = true
+facilitator_url = "https://x402.org/facilitator"
+pay_to = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
+network = "eip155:84532"
+asset = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
+
+[[x402.routes]]
+method = "POST"
+path = "/api/v1/events"
+price = "100"
+
+[[x402.routes]]
+method = "GET"
+path = "/api/v1/events/query"
+price = "10000"
+"#;
+
+#[test]
+fn prices_stand_in_a_table_of_their_own() {
+    let config = read(&[], &[], Some(PRICED)).unwrap();
+    assert_eq!((config.cores, config.pricing.routes().len(), config.pricing.is_enabled()), (3, 2, true));
+    let shown = " x402=on(facilitator https://x402.org/facilitator, POST /api/v1/events 100 of eip155:84532, \
+                 GET /api/v1/events/query 10000 of eip155:84532) ";
+    assert!(config.to_string().contains(shown), "{config}");
+    assert_eq!(read(&[], &[], None).unwrap().pricing, Pricing::default());
+    assert_eq!(read(&[], &[], Some("[x402]\n")).unwrap().pricing, Pricing::default());
+}
+
+#[test]
+fn mistakes_in_prices_name_the_line_or_the_route() {
+    let check = |from: &str, to: &str, expected: &str| {
+        let text = PRICED.replacen(from, to, 1);
+        assert_ne!(text, PRICED, "{from}");
+        refused(&[], &[], Some(&text), expected);
+    };
+    check("\"10000\"", "\"0\"", "c.toml:3: x402: x402.routes, number 2: price is not a whole number");
+    check("/api/v1/events/query", "/api/v1/evnets", "x402.routes, number 2: the server has no such method and path");
+    check("\"GET\"", "\"POST\"", "x402.routes, number 2: the server has no such method and path");
+    check("/api/v1/events/query", "/api/v1/tenants/acme", "number 2: the server has no such");
+    check("/api/v1/events/query", "/api/v1/tenants/{}", "number 2: the server has no such");
+    check("facilitator_url", "# ", "x402.enabled needs x402.facilitator_url");
+    check("network", "netwrok", "c.toml:7: x402: unknown field `netwrok`");
+    check("\"100\"", "100", "c.toml:13: x402: invalid type: integer `100`, expected a string");
+    refused(&[], &[], Some("x402 = \"on\"\n"), "c.toml:1: x402: invalid type");
+    refused(&[], &[("RINGLOG_X402", "on")], None, "RINGLOG_X402 is not a setting");
+}

@@ -18,7 +18,7 @@ use crate::auth::delta::CredentialKind;
 use crate::core::host::{Context, CoreHost};
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
-use crate::core::sources::counters::{Failed, Refusal, failed};
+use crate::core::sources::counters::{Failed, Refusal, SourceKind, failed};
 use crate::core::sources::{OnItsWay, Passed};
 use crate::handle::events::{self, Ids};
 use crate::handle::routes::{Access, Admitted, not_good};
@@ -138,7 +138,7 @@ impl CoreHost {
             |bytes, outcome| rejected = sources::rejected(bytes, outcome),
         );
         if !rejected.is_empty() {
-            self.keep_rejects(access, endpoint.source(), &asked, rejected);
+            self.keep_rejects(access, SourceKind::of_endpoint(endpoint), &asked, rejected);
         }
         let sent = match taken {
             Ok(taken) if taken.is_answered_at_once(&batch) => {
@@ -278,7 +278,7 @@ impl CoreHost {
         let (asked, taken) = match self.asker_of(ack.ticket) {
             Asking::Request { asked, taken } => (asked, taken),
             Asking::Source(on_its_way) => {
-                let result = ack.result.map(drop).map_err(failed);
+                let result = ack.result.map_err(failed);
                 return self.source_ended(&on_its_way, ack.batch, result);
             }
         };
@@ -286,6 +286,7 @@ impl CoreHost {
         let appends = &mut self.appends;
         match &ack.result {
             Ok(appended) => {
+                self.sources.count_stored(SourceKind::of_body(&taken), &ack.batch, appended);
                 let stored = Stored { batch: &ack.batch, appended: *appended, durability };
                 connections.answer(&asked, |out, reply| {
                     taken.answer(out, reply, &stored, &self.keys.event_id, &mut appends.ids);

@@ -22,18 +22,20 @@ use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::appends::Appends;
 use crate::core::controls::{Controls, Reached};
 use crate::core::mailbox::{Mailbox, Message};
+use crate::core::metrics::Metrics;
 use crate::core::notes::Notes;
+use crate::core::paid_routes::PaidRoutes;
 use crate::core::peers::Peers;
 use crate::core::queries::{QUERY_ROUTE, Queries};
 use crate::core::rates::Rates;
-use crate::core::rejects::{RejectCounts, Rejects};
+use crate::core::rejects::Rejects;
 use crate::core::setup::CoreSetup;
 use crate::core::shards::{OwnedShards, SearchFrom, ShardsOutcome};
 use crate::core::sources::{SYSLOG_DATAGRAMS, Sources};
 use crate::core::turns::{Host, Moment, Next, Pace};
 use crate::core::usage::Counts;
 use crate::handle::health::{self, Health};
-use crate::handle::query::QueryKeys;
+use crate::handle::query::{Listing, QueryKeys};
 use crate::handle::routes::{self, Access, Admitted, Decided, Endpoint, Noticed, Who};
 use crate::handle::sources::{self, shadow_of};
 use crate::limits::{CLOSE_WITHIN_US, DRAIN_WITHIN_US, MESSAGES_PER_TURN, SECOND_US, STREAM_DRAIN_WITHIN_US};
@@ -72,8 +74,9 @@ pub struct CoreHost {
     pub(super) controls: Controls,
     pub(super) counts: Counts,
     pub(super) rates: Arc<Rates>,
+    pub(super) paid_routes: PaidRoutes,
     pub(super) rejects: Rejects,
-    pub(super) reject_counts: Arc<RejectCounts>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) sources: Sources,
     trusted_proxies: TrustedProxies,
     cors: Cors,
@@ -91,7 +94,7 @@ pub struct CoreHost {
     drained_count: usize,
     version: &'static str,
     io_notice: String,
-    started_us: u64,
+    pub(super) started_us: u64,
     pub(super) now: Moment,
     pace: Pace,
 }
@@ -115,9 +118,10 @@ impl CoreHost {
             controls: Controls::default(),
             counts: Counts::new(),
             rates: setup.rates,
+            paid_routes: PaidRoutes::new(setup.pricing, setup.facilitator),
             rejects: Rejects::default(),
-            reject_counts: setup.reject_counts,
-            sources: Sources::new(shard_count, setup.syslog_workspace),
+            sources: Sources::new(shard_count, setup.syslog_workspace, setup.metrics.of_core(setup.core)),
+            metrics: setup.metrics,
             trusted_proxies: setup.trusted_proxies,
             cors: setup.cors,
             notes: Notes::default(),
@@ -166,6 +170,7 @@ impl CoreHost {
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
             Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, &mut sockets.http),
+            Message::Paid { ticket, outcome } => self.paid(ticket, *outcome, &mut sockets.http),
             Message::CountEvents { from, ticket, shard, tenant } => {
                 let from = SearchFrom { core: from, ticket };
                 if let Some(counts) = self.shards.count_events(shard, from, tenant, self.now.wall) {
@@ -257,7 +262,7 @@ impl CoreHost {
         refuse(&sources::worded(*problem, &request.head), asked, answer)
     }
 
-    fn health(&self) -> Health<'_> {
+    pub(super) fn health(&self) -> Health<'_> {
         Health {
             version: self.version,
             uptime_secs: (self.now.monotonic_us - self.started_us) / SECOND_US,
@@ -325,6 +330,7 @@ impl CoreHost {
                 let is_done = has_stopped && sockets.is_empty() && self.sources.is_inlet_done();
                 if !is_drained && (is_late || is_done) {
                     is_drained = true;
+                    self.tell_all_rejects();
                     self.life = Life::Draining { cut_at_us, until_us, is_drained };
                     self.drained_count += 1;
                     for core in (0..self.peers.count()).filter(|core| *core != self.core) {
@@ -364,7 +370,11 @@ impl Service for CoreHost {
         reply.cors = self.cors.headers(head);
         let decided = routes::admit(head, peer, &mut self.credentials, self.now.wall);
         match self.let_in(decided, head, peer, reply) {
-            Ok((body_bytes_max, context)) => Decision::Accept { body_bytes_max, context },
+            Ok((body_bytes_max, mut context)) => match self.paid_routes.charge(head, &mut context) {
+                Ok(()) => Decision::Accept { body_bytes_max, context },
+                // In x402's words, whatever the path.
+                Err(problem) => Decision::Reject(problem),
+            },
             Err(problem) => Decision::Reject(Box::new(sources::worded(problem, head))),
         }
     }
@@ -376,6 +386,9 @@ impl Service for CoreHost {
         mut request: Request<'_, Admitted>,
         answer: &mut Vec<u8>,
     ) -> Handled {
+        if let Some(due) = request.context.due.take() {
+            return self.hold_for_payment(asked, peer, request, *due, answer);
+        }
         let who = std::mem::replace(&mut request.context.who, Who::Anyone);
         match (request.context.endpoint, who) {
             (Endpoint::Source(endpoint), Who::Tenant(access)) => {
@@ -384,12 +397,12 @@ impl Service for CoreHost {
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Query, Who::Tenant(access)) => {
-                let outcome = self.query(asked, access.clone(), &request.head);
+                let outcome = self.query(asked, access.clone(), &request.head, Listing::Events);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Rejects, Who::Tenant(access)) => {
                 let shadow = Access { tenant: shadow_of(access.tenant), ..access.clone() };
-                let outcome = self.query(asked, shadow, &request.head);
+                let outcome = self.query(asked, shadow, &request.head, Listing::Rejects);
                 self.settle(outcome, &asked, &access, peer, &request, answer)
             }
             (Endpoint::Usage, Who::Tenant(access)) => self.usage(asked, &access, answer),
@@ -412,8 +425,13 @@ impl Service for CoreHost {
                 health::answer(answer, &asked.reply, &self.health());
                 Handled::Now
             }
+            (Endpoint::Metrics, _) => self.answer_metrics(&asked, answer),
             (Endpoint::Ready, _) => {
                 health::answer_ready(answer, &asked.reply);
+                Handled::Now
+            }
+            (Endpoint::PricedRoutes, _) => {
+                self.paid_routes.list(answer, &asked.reply);
                 Handled::Now
             }
             (Endpoint::Methods(allow), _) => {
@@ -483,13 +501,12 @@ impl Host for CoreHost {
         self.outcome = outcome;
         self.work_on_queries(&mut sockets.http, ring);
         self.work_on_sources(sockets, ring);
+        self.tell_due_rejects();
         self.tell_what_is_due();
         self.tell_what_was_used(now);
         let used_at_us = self.credentials.used_due_at().map(|at| at.0.unsigned_abs());
-        [deadline_us, self.end_at_us(), self.notes.due_at_us(), used_at_us, self.sources.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.end_at_us(), self.notes.due_at_us(), self.sources.deadline(), self.rejects.due_at_us()];
+        [deadline_us, used_at_us].into_iter().chain(own).flatten().min()
     }
 
     fn end(&mut self, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) -> Next {

@@ -18,6 +18,7 @@ use ringlog_engine::shard::Ack;
 use crate::auth::delta::Delta;
 use crate::catalog::command::Answer;
 use crate::core::shards::EventCounts;
+use crate::handle::x402::due::Outcome;
 
 /// Messages that wait in one mailbox. Cores that find it full answer `overloaded`, or keep an answer until there is
 /// room; other threads wait.
@@ -90,6 +91,11 @@ pub enum Message {
     Controlled {
         ticket: u64,
         answer: Box<Answer>,
+    },
+    /// What became of the payment of a held request.
+    Paid {
+        ticket: u64,
+        outcome: Box<Outcome>,
     },
     /// A shard of the sender's takes no more events.
     ShardReadOnly {

@@ -19,7 +19,7 @@ use crate::core::host::{Context, CoreHost};
 use crate::core::mailbox::Message;
 use crate::core::shards::SearchFrom;
 use crate::core::slots::{SlotKey, Slots};
-use crate::handle::query::{QueryRun, QueryStep};
+use crate::handle::query::{Listing, QueryRun, QueryStep};
 use crate::handle::routes::{Access, not_good};
 use crate::handle::sources::owner_of;
 use crate::limits::{
@@ -165,8 +165,14 @@ impl Queries {
 }
 
 impl CoreHost {
-    pub(super) fn query(&mut self, asked: Asked, access: Access, head: &Head<'_>) -> Result<Handled, Box<Problem>> {
-        let run = QueryRun::begin(head, access, &self.credentials, &self.keys)?;
+    pub(super) fn query(
+        &mut self,
+        asked: Asked,
+        access: Access,
+        head: &Head<'_>,
+        listing: Listing,
+    ) -> Result<Handled, Box<Problem>> {
+        let run = QueryRun::begin(head, access, &self.credentials, &self.keys, listing)?;
         self.queries.start(asked, run)?;
         Ok(Handled::Later)
     }

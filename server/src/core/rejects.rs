@@ -4,24 +4,28 @@
 //! and out of sight of every query but their own. Must never: take room or quota from what is good, or hold up a request.
 //!
 //! ```text
-//! Reject ─► paced by tenant ─► batch of the shadow tenant ─► owner of the tenant's shard; nobody waits for it
+//! something wrong with it ──────────► paced by tenant ─► batch of the shadow tenant ─► owner of the tenant's shard
+//! its key or tenant may not ─► one a minute ─┘                                         nobody waits for it
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
 
 use ringlog_engine::event::{EventBatch, EventInput, Source};
 use ringlog_engine::format::record::EventKind;
 use ringlog_engine::ids::{ShardNumber, Tenant};
 use ringlog_engine::shard::Limits;
-use serde_json::json;
+use serde::Serialize;
 
+use crate::auth::delta::{SYSTEM_TENANT, TenantState};
 use crate::core::host::CoreHost;
 use crate::core::mailbox::Message;
+use crate::core::sources::Writer;
+use crate::core::sources::counters::{Refusal, SourceKind};
 use crate::handle::routes::Access;
 use crate::handle::sources::{Reject, shadow_of};
 use crate::limits::{
-    REJECT_BYTES_STORED_MAX, REJECTED_TENANTS_MAX, REJECTS_BURST, REJECTS_PER_MONTH_MAX, REJECTS_PER_SECOND,
+    REJECT_BYTES_STORED_MAX, REJECTED_KEYS_MAX, REJECTED_TENANTS_MAX, REJECTS_BURST, REJECTS_KEY_EVERY_US,
+    REJECTS_PER_MONTH_MAX, REJECTS_PER_SECOND,
 };
 use crate::net::connections::Asked;
 use crate::net::rate_limit::{Bucket, Rate};
@@ -30,41 +34,34 @@ const PACE: Rate = Rate::new(REJECTS_PER_SECOND, REJECTS_BURST).expect("neither 
 const LIMITS: Limits =
     Limits { events_per_month: Some(REJECTS_PER_MONTH_MAX), stored_bytes: Some(REJECT_BYTES_STORED_MAX) };
 
-/// How many were refused, by source and reason, since the server started: all cores together.
-#[derive(Debug, Default)]
-pub struct RejectCounts(Mutex<BTreeMap<(&'static str, &'static str), u64>>);
-
-impl RejectCounts {
-    pub fn count(&self, source: &'static str, reason: &'static str, count: u64) {
-        *self.lock().entry((source, reason)).or_default() += count;
-    }
-
-    pub fn all(&self) -> Vec<((&'static str, &'static str), u64)> {
-        self.lock().iter().map(|(of, count)| (*of, *count)).collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(&'static str, &'static str), u64>> {
-        // A number is all that a panic could leave behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Paced {
     bucket: Bucket,
-    /// Refused and not kept, since the last that was kept.
+    /// What was refused and not kept, since the last that was kept.
     missed: u64,
 }
 
-/// How fast this core keeps rejects, by tenant.
+/// What is told at most once a minute: whose writing was refused where, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Repeated {
+    writer: Writer,
+    kind: SourceKind,
+    why: Refusal,
+}
+
+/// How fast this core keeps rejects.
 #[derive(Debug, Default)]
 pub struct Rejects {
     paced: HashMap<Tenant, Paced>,
+    /// How many since the last that was told.
+    repeated: HashMap<Repeated, u64>,
+    /// When each of them may be told of again, soonest first.
+    due: VecDeque<(u64, Repeated)>,
 }
 
 impl Rejects {
-    /// What is to be kept, with how many were missed before it; nothing if it is one too many.
-    fn admit(&mut self, tenant: Tenant, now_us: u64) -> Option<u64> {
+    /// Whether a reject that stands for `count` is to be kept: with how many were missed before it.
+    fn admit(&mut self, tenant: Tenant, count: u64, now_us: u64) -> Option<u64> {
         if REJECTED_TENANTS_MAX <= self.paced.len() && !self.paced.contains_key(&tenant) {
             self.paced.retain(|_, paced| 0 < paced.missed || !paced.bucket.is_full(PACE, now_us));
             if REJECTED_TENANTS_MAX <= self.paced.len() {
@@ -76,60 +73,192 @@ impl Rejects {
         match paced.bucket.take(PACE, 1, now_us) {
             Ok(_) => Some(std::mem::take(&mut paced.missed)),
             Err(_) => {
-                paced.missed += 1;
+                paced.missed += count;
                 None
             }
         }
     }
+
+    /// `true`: to be told of now. Otherwise it is counted, and told of when it is due.
+    fn is_first(&mut self, repeated: Repeated, count: u64, now_us: u64) -> bool {
+        if let Some(since) = self.repeated.get_mut(&repeated) {
+            *since += count;
+            return false;
+        }
+        if REJECTED_KEYS_MAX <= self.repeated.len() {
+            return false;
+        }
+        self.repeated.insert(repeated, 0);
+        self.due.push_back((now_us + REJECTS_KEY_EVERY_US, repeated));
+        true
+    }
+
+    /// What is to be told of, with how many. What has not happened again for its time is forgotten.
+    fn next_due(&mut self, now_us: u64) -> Option<(Repeated, u64)> {
+        while let Some((at_us, repeated)) = self.due.front().copied()
+            && at_us <= now_us
+        {
+            self.due.pop_front();
+            let count = self.repeated.get_mut(&repeated).map_or(0, std::mem::take);
+            if 0 < count {
+                self.due.push_back((now_us + REJECTS_KEY_EVERY_US, repeated));
+                return Some((repeated, count));
+            }
+            self.repeated.remove(&repeated);
+        }
+        None
+    }
+
+    /// When there is something to tell or to forget.
+    pub fn due_at_us(&self) -> Option<u64> {
+        self.due.front().map(|(at_us, _)| *at_us)
+    }
+
+    fn take_all(&mut self) -> Vec<(Repeated, u64)> {
+        self.due.clear();
+        self.repeated.drain().filter(|(_, count)| 0 < *count).collect()
+    }
+}
+
+/// The payload of a reject, member by member as it is listed.
+#[derive(Debug, Serialize)]
+struct Payload<'a> {
+    source: &'static str,
+    reason: &'static str,
+    message: &'a str,
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<u64>,
+}
+
+fn put(batch: &mut EventBatch, payload: &Payload<'_>) {
+    let bytes = serde_json::to_vec(payload).expect("strings and numbers are JSON");
+    let input =
+        EventInput { kind: EventKind::Log, ..EventInput::new(payload.reason, payload.source, bytes.as_slice()) };
+    batch.push(input).expect("reasons and sources are names, and few clipped samples fit into a batch");
 }
 
 impl CoreHost {
     /// Keeps what was refused of one request.
-    pub(super) fn keep_rejects(&mut self, access: &Access, source: &'static str, asked: &Asked, rejects: Vec<Reject>) {
-        let request_id = asked.reply.request_id;
-        self.keep_rejects_of(access.tenant, access.shard, source, Some(request_id.as_str()), rejects);
+    pub(super) fn keep_rejects(&mut self, access: &Access, kind: SourceKind, asked: &Asked, rejects: Vec<Reject>) {
+        let key_id = self.key_id((access.slot, access.generation));
+        let mut batch = self.appends.take_batch(shadow_of(access.tenant), Source::Http);
+        for reject in &rejects {
+            self.sources.counters().reject(kind, reject.reason, reject.count);
+            let missed = self.rejects.admit(access.tenant, reject.count, self.now.monotonic_us);
+            let Some(missed) = missed else { continue };
+            let payload = Payload {
+                source: kind.name(),
+                reason: reject.reason,
+                message: &reject.message,
+                count: reject.count,
+                sample: reject.sample.as_deref(),
+                key_id: key_id.clone(),
+                request_id: Some(asked.reply.request_id.as_str()),
+                missed: (0 < missed).then_some(missed),
+            };
+            put(&mut batch, &payload);
+        }
+        self.store_rejects(access.shard, batch);
     }
 
-    pub(super) fn keep_rejects_of(
+    /// Keeps a frame or message that something is wrong with. `tell` says what, and shows it, if there is room for that.
+    pub(super) fn reject(
         &mut self,
-        tenant: Tenant,
-        shard: ShardNumber,
-        source: &'static str,
-        request_id: Option<&str>,
-        rejects: Vec<Reject>,
+        writer: &Writer,
+        kind: SourceKind,
+        reason: &'static str,
+        tell: impl FnOnce() -> (String, Option<String>),
     ) {
-        let mut batch = self.appends.take_batch(shadow_of(tenant), Source::Http);
-        for reject in rejects {
-            self.reject_counts.count(source, reject.reason, reject.count);
-            let Some(missed) = self.rejects.admit(tenant, self.now.monotonic_us) else { continue };
-            let mut payload = json!({
-                "source": source,
-                "reason": reject.reason,
-                "message": reject.message,
-                "count": reject.count,
-            });
-            for (name, value) in [
-                ("sample", reject.sample.map(Into::into)),
-                ("request_id", request_id.map(Into::into)),
-                ("missed", (0 < missed).then(|| missed.into())),
-            ] {
-                if let Some(value) = value {
-                    payload[name] = value;
-                }
-            }
-            let payload = payload.to_string();
-            let input =
-                EventInput { kind: EventKind::Log, ..EventInput::new(reject.reason, source, payload.as_bytes()) };
-            batch.push(input).expect("reasons and sources are names, and few clipped samples fit into a batch");
+        self.sources.counters().reject(kind, reason, 1);
+        self.tell_reject(writer, kind, reason, 1, tell);
+    }
+
+    /// Keeps that a writer may not write: once a minute, with how often it was so.
+    pub(super) fn reject_repeated(&mut self, writer: &Writer, kind: SourceKind, why: Refusal, count: u64) {
+        self.sources.counters().reject(kind, why.name(), count);
+        let repeated = Repeated { writer: *writer, kind, why };
+        if 0 < count && self.rejects.is_first(repeated, count, self.now.monotonic_us) {
+            self.tell_repeated(repeated, count);
         }
-        if !batch.is_empty() {
-            self.store_rejects(shard, batch);
-        } else {
-            self.appends.keep(batch);
+    }
+
+    /// A streaming key that is not good. Whose it was, that is told, as long as its place in the table is known; a key that
+    /// nobody had is nobody's business.
+    pub(super) fn reject_key(&mut self, kind: SourceKind, key: &[u8; 16]) {
+        match self.former_writer(key) {
+            Some(writer) => self.reject_repeated(&writer, kind, Refusal::Revoked, 1),
+            None => self.sources.counters().reject(kind, Refusal::BadKey.name(), 1),
         }
+    }
+
+    fn former_writer(&self, key: &[u8; 16]) -> Option<Writer> {
+        let (tenant, slot, generation) = self.credentials.whose_streaming_key(key)?;
+        let row = self.credentials.tenant(tenant)?;
+        let has_readers = tenant != SYSTEM_TENANT && row.state != TenantState::Deleting;
+        has_readers.then_some(Writer { tenant, shard: row.shard, credential: Some((slot, generation)) })
+    }
+
+    /// Tells of what has gone on since it was told of the last time.
+    pub(super) fn tell_due_rejects(&mut self) {
+        while let Some((repeated, count)) = self.rejects.next_due(self.now.monotonic_us) {
+            self.tell_repeated(repeated, count);
+        }
+    }
+
+    /// At the end, while every shard still takes events.
+    pub(super) fn tell_all_rejects(&mut self) {
+        for (repeated, count) in self.rejects.take_all() {
+            self.tell_repeated(repeated, count);
+        }
+    }
+
+    fn tell_repeated(&mut self, Repeated { writer, kind, why }: Repeated, count: u64) {
+        self.tell_reject(&writer, kind, why.name(), count, || (why.text().to_owned(), None));
+    }
+
+    fn tell_reject(
+        &mut self,
+        writer: &Writer,
+        kind: SourceKind,
+        reason: &'static str,
+        count: u64,
+        tell: impl FnOnce() -> (String, Option<String>),
+    ) {
+        let missed = self.rejects.admit(writer.tenant, count, self.now.monotonic_us);
+        let Some(missed) = missed else { return };
+        let (message, sample) = tell();
+        let payload = Payload {
+            source: kind.name(),
+            reason,
+            message: &message,
+            count,
+            sample: sample.as_deref(),
+            key_id: writer.credential.and_then(|credential| self.key_id(credential)),
+            request_id: None,
+            missed: (0 < missed).then_some(missed),
+        };
+        let source = if kind == SourceKind::Frames { Source::Tcp } else { Source::Syslog };
+        let mut batch = self.appends.take_batch(shadow_of(writer.tenant), source);
+        put(&mut batch, &payload);
+        self.store_rejects(writer.shard, batch);
+    }
+
+    /// What lists of keys call it.
+    fn key_id(&self, (slot, generation): (u32, u32)) -> Option<String> {
+        self.credentials.key_number(slot, generation).map(|number| format!("key_{number}"))
     }
 
     fn store_rejects(&mut self, shard: ShardNumber, batch: EventBatch) {
+        if batch.is_empty() {
+            return self.appends.keep(batch);
+        }
         let owner = self.shard_owners[shard.0 as usize];
         if owner == self.core {
             return self.append_rejects(shard, batch);
@@ -151,34 +280,76 @@ impl CoreHost {
 mod tests {
     use super::*;
 
+    fn repeated(tenant: u32, why: Refusal) -> Repeated {
+        let writer = Writer { tenant: Tenant(tenant), shard: ShardNumber(0), credential: Some((1, 1)) };
+        Repeated { writer, kind: SourceKind::Frames, why }
+    }
+
     #[test]
     fn a_flood_is_paced_and_what_was_missed_is_told() {
         let mut rejects = Rejects::default();
         let (one, other) = (Tenant(1), Tenant(2));
-        assert!((0..REJECTS_BURST).all(|_| rejects.admit(one, 0) == Some(0)));
-        assert!((0..7).all(|_| rejects.admit(one, 0).is_none()));
-        assert_eq!(rejects.admit(other, 0), Some(0));
-        assert_eq!(rejects.admit(one, 1_000_000), Some(7));
-        assert_eq!(rejects.admit(one, 1_000_000), Some(0));
+        assert!((0..REJECTS_BURST).all(|_| rejects.admit(one, 1, 0) == Some(0)));
+        assert!((0..7).all(|_| rejects.admit(one, 3, 0).is_none()));
+        assert_eq!(rejects.admit(other, 1, 0), Some(0));
+        assert_eq!(rejects.admit(one, 1, 1_000_000), Some(21));
+        assert_eq!(rejects.admit(one, 1, 1_000_000), Some(0));
     }
 
     #[test]
     fn the_table_of_paces_is_bounded_and_forgets_those_at_rest() {
         let mut rejects = Rejects::default();
         for tenant in 0..REJECTED_TENANTS_MAX as u32 {
-            assert!(rejects.admit(Tenant(tenant), 0).is_some());
+            assert!(rejects.admit(Tenant(tenant), 1, 0).is_some());
         }
-        assert_eq!(rejects.admit(Tenant(1 << 20), 0), None);
-        assert!(rejects.admit(Tenant(1 << 20), 60_000_000).is_some());
+        assert_eq!(rejects.admit(Tenant(1 << 20), 1, 0), None);
+        assert!(rejects.admit(Tenant(1 << 20), 1, 60_000_000).is_some());
         assert!(rejects.paced.len() < 10);
     }
 
     #[test]
-    fn counts_are_by_source_and_reason() {
-        let counts = RejectCounts::default();
-        counts.count("http", "missing", 2);
-        counts.count("http", "missing", 3);
-        counts.count("otlp", "too_deep", 1);
-        assert_eq!(counts.all(), [(("http", "missing"), 5), (("otlp", "too_deep"), 1)]);
+    fn what_goes_on_is_told_once_a_minute_with_how_often_it_was() {
+        let mut rejects = Rejects::default();
+        let (quota, revoked) = (repeated(1, Refusal::Quota), repeated(1, Refusal::Revoked));
+        assert!(rejects.is_first(quota, 1, 0) && rejects.is_first(revoked, 1, 1));
+        assert!((2..12).all(|now_us| !rejects.is_first(quota, 5, now_us)));
+        assert_eq!(
+            (rejects.next_due(REJECTS_KEY_EVERY_US - 1), rejects.due_at_us()),
+            (None, Some(REJECTS_KEY_EVERY_US))
+        );
+        assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US + 1), Some((quota, 50)));
+        // What has ended is forgotten, and begins anew.
+        assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US + 1), None);
+        assert!(rejects.is_first(revoked, 1, REJECTS_KEY_EVERY_US + 2));
+        assert!(!rejects.is_first(quota, 4, REJECTS_KEY_EVERY_US + 2));
+        assert_eq!(rejects.take_all(), [(quota, 4)]);
+        assert_eq!(rejects.due_at_us(), None);
+    }
+
+    #[test]
+    fn the_table_of_what_goes_on_is_bounded() {
+        let mut rejects = Rejects::default();
+        for tenant in 0..REJECTED_KEYS_MAX as u32 {
+            assert!(rejects.is_first(repeated(tenant, Refusal::Quota), 1, 0));
+        }
+        assert!(!rejects.is_first(repeated(1 << 20, Refusal::Quota), 1, 0));
+        assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US), None);
+        assert!(rejects.repeated.is_empty() && rejects.due.is_empty());
+    }
+
+    #[test]
+    fn a_reject_begins_as_its_list_needs_it_and_leaves_out_what_is_not_known() {
+        let payload = Payload {
+            source: "tcp",
+            reason: "bounds",
+            message: "m",
+            count: 1,
+            sample: None,
+            key_id: None,
+            request_id: None,
+            missed: None,
+        };
+        let text = serde_json::to_string(&payload).unwrap();
+        assert_eq!(text, r#"{"source":"tcp","reason":"bounds","message":"m","count":1}"#);
     }
 }

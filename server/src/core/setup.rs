@@ -13,8 +13,10 @@ use ringlog_engine::shard::recover::RecoveryReport;
 use crate::auth::delta::Delta;
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::mailbox::{Address, Mailbox};
+use crate::core::metrics::Metrics;
 use crate::core::rates::Rates;
-use crate::core::rejects::RejectCounts;
+use crate::facilitator::FacilitatorHandle;
+use crate::handle::x402::pricing::Pricing;
 use crate::wire::cors::Cors;
 use crate::wire::forwarded::TrustedProxies;
 
@@ -46,10 +48,13 @@ pub struct CoreSetup {
     pub control: ControlHandle,
     /// One for all cores.
     pub rates: Arc<Rates>,
-    pub reject_counts: Arc<RejectCounts>,
+    pub metrics: Arc<Metrics>,
     pub trusted_proxies: TrustedProxies,
     /// Which web pages may read answers.
     pub cors: Cors,
+    pub pricing: Arc<Pricing>,
+    /// There where something is priced.
+    pub facilitator: Option<FacilitatorHandle>,
     /// Key of the cursors that queries hand out, the same on every core and after every restart.
     pub cursor_secret: [u8; 32],
     /// Told once, when the core's shards are open and it accepts, or why it cannot.

@@ -22,8 +22,8 @@ use crate::catalog::log::MemoryLog;
 use crate::catalog::set_up::SetUp;
 use crate::catalog::thread::{Acks, ControlThread, Files, Publish};
 use crate::core::mailbox::{Address, Message, mailbox};
+use crate::core::metrics::Metrics;
 use crate::core::rates::Rates;
-use crate::core::rejects::RejectCounts;
 use crate::core::run;
 use crate::core::setup::CoreSetup;
 use crate::wire::cors::Cors;
@@ -85,7 +85,7 @@ impl Server {
         let publish = Box::new(ToCores(addresses.clone()));
         let control = ControlThread::start(control, publish, Arc::clone(&acks), LONG).unwrap();
         let rates = Arc::new(Rates::default());
-        let reject_counts = Arc::new(RejectCounts::default());
+        let metrics = Arc::new(Metrics::new(options.cores, false));
         let (mut http, mut cores) = (Vec::new(), Vec::new());
         for (core, mailbox) in mailboxes.into_iter().enumerate() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -110,9 +110,11 @@ impl Server {
                 acks: Arc::clone(&acks),
                 control: control.handle(),
                 rates: Arc::clone(&rates),
-                reject_counts: Arc::clone(&reject_counts),
+                metrics: Arc::clone(&metrics),
                 trusted_proxies: TrustedProxies::default(),
                 cors: Cors::default(),
+                pricing: Arc::default(),
+                facilitator: None,
                 cursor_secret: [7; 32],
                 started,
                 version: "0.0.0",
@@ -560,8 +562,13 @@ fn a_request_is_refused_from_its_head() {
         check(request("POST", events, Some(BOOTSTRAP), "X-Tenant-ID: nobody\r\n", "{}"), 404, "not_found", &[]);
         let text = "Content-Type: text/plain\r\n";
         check(request("POST", events, key, text, "{}"), 415, "unsupported_media_type", &["Accept: application/json"]);
-        let gzip = "Content-Encoding: gzip\r\n";
-        check(request("POST", events, key, gzip, "{}"), 415, "unsupported_encoding", &["Accept-Encoding: identity"]);
+        let brotli = "Content-Encoding: br\r\n";
+        check(
+            request("POST", events, key, brotli, "{}"),
+            415,
+            "unsupported_encoding",
+            &["Accept-Encoding: gzip, zstd, identity"],
+        );
         let large = "Content-Length: 2000000\r\n";
         check(request("POST", events, key, large, ""), 413, "body_too_large", &["Connection: close"]);
         check(request("POST", events, key, "", "{"), 400, "invalid_json", &[]);

@@ -17,6 +17,17 @@ pub struct Health<'a> {
     pub read_only_shards: &'a [ShardNumber],
 }
 
+impl Health<'_> {
+    /// As it is configured.
+    pub fn durability_text(&self) -> String {
+        match self.durability {
+            Durability::Commit => "commit".to_owned(),
+            Durability::Interval { every_us } => format!("interval:{}ms", every_us / 1000),
+            Durability::Memory => "memory".to_owned(),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     status: &'static str,
@@ -34,11 +45,7 @@ pub fn answer(out: &mut Vec<u8>, reply: &ReplyTo, health: &Health<'_>) {
         status: if health.read_only_shards.is_empty() { "healthy" } else { "degraded" },
         version: health.version,
         uptime_secs: health.uptime_secs,
-        durability: match health.durability {
-            Durability::Commit => "commit".to_owned(),
-            Durability::Interval { every_us } => format!("interval:{}ms", every_us / 1000),
-            Durability::Memory => "memory".to_owned(),
-        },
+        durability: health.durability_text(),
         io: health.io,
         read_only_shards: health.read_only_shards.iter().map(|shard| shard.0).collect(),
     };

@@ -26,6 +26,14 @@ use crate::wire::params::{CursorError, CursorKey, ParamError, ParamFault, QueryP
 use crate::wire::response::{Chunks, ContentType, HeaderValue, ReplyTo, Response};
 use crate::wire::status::{ErrorCode, Problem};
 
+/// What a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    Events,
+    /// Of the tenant that holds another's.
+    Rejects,
+}
+
 /// What a server's queries have in common.
 pub struct QueryKeys {
     pub cursor: CursorKey,
@@ -49,6 +57,7 @@ pub enum QueryStep {
 /// One query on its way.
 pub struct QueryRun {
     pub access: Access,
+    listing: Listing,
     params: QueryParams,
     search: Search,
     answer: Option<EventsAnswer>,
@@ -79,9 +88,14 @@ impl QueryRun {
         access: Access,
         credentials: &Credentials,
         keys: &QueryKeys,
+        listing: Listing,
     ) -> Result<QueryRun, Problem> {
-        let query = head.query().unwrap_or_default();
-        let mut params = QueryParams::parse(query.as_bytes(), access.tenant).map_err(|error| refused(&error))?;
+        let query = head.query().unwrap_or_default().as_bytes();
+        let params = match listing {
+            Listing::Events => QueryParams::parse(query, access.tenant),
+            Listing::Rejects => QueryParams::parse_for_rejects(query, access.tenant),
+        };
+        let mut params = params.map_err(|error| refused(&error))?;
         let is_own =
             |name: &str| credentials.tenant_named(name).is_some_and(|row| row.number == owner_of(access.tenant));
         if params.tenant_id.as_deref().is_some_and(|name| !is_own(name)) {
@@ -97,11 +111,13 @@ impl QueryRun {
             filtering
         });
         let mut output = Vec::new();
+        let member = if listing == Listing::Events { "events" } else { "rejects" };
         Ok(QueryRun {
             access,
+            listing,
             params,
             search: Search::new(spec, keys.fingerprint),
-            answer: Some(EventsAnswer::open(&mut output)),
+            answer: Some(EventsAnswer::open(&mut output, member)),
             filtering,
             last_position: None,
             entity_version: None,
@@ -205,10 +221,15 @@ impl QueryRun {
                 filtering.want -= 1;
             }
             self.last_position = Some(row.position);
+            let id = keys.event_id.id(self.access.tenant, row.position, row.received_at);
+            if self.listing == Listing::Rejects {
+                answer.reject(&mut self.output, &id, row.timestamp, row.record.payload);
+                continue;
+            }
             answer.event(
                 &mut self.output,
                 &EventView {
-                    id: keys.event_id.id(self.access.tenant, row.position, row.received_at),
+                    id,
                     event_type: row.record.event_type,
                     entity: row.record.entity,
                     tenant_id: &tenant_id,
@@ -229,7 +250,7 @@ impl QueryRun {
         let end = PageEnd {
             total_count: total,
             has_more,
-            entity_version: self.entity_version,
+            entity_version: self.entity_version.filter(|_| self.listing == Listing::Events),
             next_cursor: next_cursor.as_deref(),
         };
         answer.close(&mut self.output, &end);

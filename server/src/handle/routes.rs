@@ -14,6 +14,7 @@ use crate::auth::delta::SYSTEM_TENANT;
 use crate::auth::role::Permission;
 use crate::catalog::notes::NoteKind;
 use crate::handle::sources::{self, SourceEndpoint, V1_PREFIX};
+use crate::handle::x402::Due;
 use crate::limits::{BODY_BYTES_MAX, CONTROL_BODY_BYTES_MAX, EVENT_BYTES_MAX};
 use crate::wire::http::{Head, Method, PlusSign, percent_decode};
 use crate::wire::status::{ErrorCode, Problem};
@@ -30,6 +31,9 @@ pub enum Endpoint {
     Onboard,
     Health,
     Ready,
+    Metrics,
+    /// What is priced.
+    PricedRoutes,
     Control(ControlEndpoint),
     Account(AccountEndpoint),
     /// OPTIONS of a path that answers to these.
@@ -96,6 +100,8 @@ pub enum Need {
     Operator(Permission),
     /// Nothing from this machine itself, or one who acts for others.
     OwnMachine,
+    /// Nothing from this machine itself, or the permission metrics in the system tenant: these numbers are of all tenants.
+    Monitor,
 }
 
 /// Who makes a request for a tenant's events.
@@ -134,6 +140,8 @@ pub struct Admitted {
     pub who: Who,
     /// What stands in the path at the place of `{}`.
     pub target: Option<Box<str>>,
+    /// A payment to be settled before it is carried out.
+    pub due: Option<Box<Due>>,
 }
 
 /// Something about a request that the audit log must know.
@@ -222,7 +230,7 @@ use Permission::{Admin, ManageTenants, Read, Write};
 use SourceEndpoint as S;
 
 /// The one table. What data takes stands first: a path is looked for from the top.
-pub const ROUTES: [Route; 48] = routes![
+pub const ROUTES: [Route; 50] = routes![
     "POST" "/api/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Event),
     "POST" "/api/v1/events/batch" ["POST"] Need::Tenant(Write) => Source(S::EventBatch),
     "POST" "/v1/events" ["POST"] Need::Tenant(Write) => Source(S::Events),
@@ -235,6 +243,8 @@ pub const ROUTES: [Route; 48] = routes![
     "GET" "/api/v1/usage" ["GET, HEAD"] Need::Tenant(Read) => Endpoint::Usage,
     "GET" "/health" ["GET, HEAD"] Need::Nothing => Endpoint::Health,
     "GET" "/ready" ["GET, HEAD"] Need::Nothing => Endpoint::Ready,
+    "GET" "/metrics" ["GET, HEAD"] Need::Monitor => Endpoint::Metrics,
+    "GET" "/x402/routes" ["GET, HEAD"] Need::Nothing => Endpoint::PricedRoutes,
     "POST" "/api/v1/onboard/start" ["POST"] Need::Nothing => Endpoint::Onboard,
     "POST" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::CreateTenant),
     "GET" "/api/v1/tenants" ["GET, HEAD, POST"] Need::Operator(ManageTenants) => Control(C::ListTenants),
@@ -291,9 +301,15 @@ impl Route {
     fn needs(&self) -> Option<Permission> {
         match self.need {
             Need::Nothing | Need::Credential | Need::OwnMachine => None,
+            Need::Monitor => Some(Permission::Metrics),
             Need::Tenant(permission) | Need::Scope(permission) | Need::Operator(permission) => Some(permission),
         }
     }
+}
+
+/// Whether a method and a whole path, without a part that varies, are a route.
+pub fn has(method: &str, path: &str) -> bool {
+    ROUTES.iter().any(|route| !route.has_target && route.path == path && route.method.as_str() == method)
 }
 
 /// Lets a request in, with the largest body that it may have, or says why not.
@@ -305,8 +321,13 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
     };
     let allow = first.allow;
     if head.method() == Method::Options {
-        let admitted =
-            Admitted { endpoint: Endpoint::Methods(allow), route: "OPTIONS", who: Who::Anyone, target: None };
+        let admitted = Admitted {
+            endpoint: Endpoint::Methods(allow),
+            route: "OPTIONS",
+            who: Who::Anyone,
+            target: None,
+            due: None,
+        };
         return Decided { tenant: None, outcome: Ok((CONTROL_BODY_BYTES_MAX, admitted)), noticed: None };
     }
     let Some((route, target)) = at_path.find(|(route, _)| route.answers_to(head.method())) else {
@@ -329,7 +350,7 @@ pub fn admit(head: &Head<'_>, peer: IpAddr, credentials: &mut Credentials, now: 
             return Decided { tenant, ..refused(problem, noticed) };
         }
     };
-    let admitted = Admitted { endpoint: route.endpoint, route: route.name, who, target };
+    let admitted = Admitted { endpoint: route.endpoint, route: route.name, who, target, due: None };
     Decided { tenant, outcome: content.map(|()| (route.body_bytes_max, admitted)), noticed }
 }
 
@@ -348,9 +369,9 @@ fn authorize(
 ) -> Result<(Who, Option<Noticed>), Box<Decided>> {
     let is_open = match route.need {
         Need::Nothing => true,
-        Need::OwnMachine if presented(head).secret() != Err(AuthError::Missing) => false,
-        Need::OwnMachine if is_from_this_machine(head, peer) => true,
-        Need::OwnMachine => return Err(Box::new(refused(not_from_here(), None))),
+        Need::OwnMachine | Need::Monitor if presented(head).secret() != Err(AuthError::Missing) => false,
+        Need::OwnMachine | Need::Monitor if is_from_this_machine(head, peer) => true,
+        Need::OwnMachine | Need::Monitor => return Err(Box::new(refused(not_from_here(), None))),
         _ => false,
     };
     if is_open {
@@ -380,6 +401,11 @@ fn authorize(
         let who = Who::Caller(Caller { slot, generation, tenant: None });
         return if is_operator { Ok((who, None)) } else { Err(denied(not_an_operator())) };
     }
+    if route.need == Need::Monitor {
+        let is_watcher = principal.tenant == SYSTEM_TENANT;
+        let who = Who::Caller(Caller { slot, generation, tenant: None });
+        return if is_watcher { Ok((who, None)) } else { Err(denied(not_of_the_system())) };
+    }
     let named = credentials.acting_tenant(&principal, head.x_tenant_id().map(text), head.x_workspace_id().map(text));
     let named = match named {
         Ok(row) => Some(row),
@@ -396,7 +422,7 @@ fn authorize(
     let used = |tenant| (route.method == Method::Get).then(|| notice(NoteKind::AdminRightUsed, tenant));
     let tenant = named.map(|row| row.number);
     match route.need {
-        Need::Nothing | Need::OwnMachine => unreachable!("such routes are decided above"),
+        Need::Nothing | Need::OwnMachine | Need::Monitor => unreachable!("such routes are decided above"),
         Need::Credential => Ok((caller(Some(principal.tenant)), None)),
         Need::Operator(_) if !is_operator => Err(denied(not_an_operator())),
         Need::Operator(_) => Ok((caller(None), used(principal.tenant))),
@@ -482,6 +508,11 @@ pub fn not_an_operator() -> Problem {
         .fix("use the bootstrap key, or a key with the role admin in the tenant system")
 }
 
+fn not_of_the_system() -> Problem {
+    Problem::new(ErrorCode::Forbidden, "these numbers are of all tenants, and the key is one tenant's")
+        .fix("ask from the server's own machine, or use a key of the tenant system, with the role readonly")
+}
+
 pub fn tenant_forbidden() -> Problem {
     Problem::new(ErrorCode::TenantForbidden, "the tenant that the request names is not the key's own")
 }
@@ -506,13 +537,14 @@ fn text(value: &[u8]) -> &str {
 /// Bodies are JSON, as they are. A client that does not say so is believed: the body is validated anyway.
 fn check_content(head: &Head<'_>, endpoint: Endpoint) -> Result<(), Problem> {
     // What is behind these looks for itself, or takes anything.
-    if !matches!(endpoint, Source(S::Event | S::EventBatch)) && matches!(endpoint, Source(_)) {
+    if let Source(S::Events | S::Logs | S::Frame | S::Otlp | S::Shipper) = endpoint {
         return Ok(());
     }
     if let Some(content_type) = head.content_type() {
         let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
         let is_json = essence.is_empty() || essence.eq_ignore_ascii_case(b"application/json");
-        if !is_json && !(endpoint == Source(S::EventBatch) && sources::has_lines(head)) {
+        let is_lines = endpoint == Source(S::EventBatch) && sources::has_lines(head);
+        if !is_json && !is_lines {
             return Err(Problem::unsupported_media_type("application/json"));
         }
     }

@@ -396,19 +396,6 @@ fn clipped(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(REJECT_SAMPLE_BYTES)]).into_owned()
 }
 
-impl SourceEndpoint {
-    /// What rejects and counters call it.
-    pub fn source(self) -> &'static str {
-        match self {
-            SourceEndpoint::Event | SourceEndpoint::EventBatch => "api",
-            SourceEndpoint::Events | SourceEndpoint::Logs => "http",
-            SourceEndpoint::Frame => "http_frame",
-            SourceEndpoint::Otlp => "otlp",
-            SourceEndpoint::Shipper => "shipper",
-        }
-    }
-}
-
 /// A refusal in the words of those who asked for this path.
 pub fn worded(problem: Problem, head: &Head<'_>) -> Problem {
     let path = head.path();

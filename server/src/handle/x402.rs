@@ -1,7 +1,7 @@
 //! Paid routes, as version 2 of the x402 protocol has them: what is priced, the refusal that asks for a payment, and the
 //! payment that a client sends.
 //!
-//! Owns the shape of all three. Must never: talk to a facilitator, or take a
+//! Owns the shape of all three; what follows from a payment is `due`'s. Must never: talk to a facilitator, or take a
 //! payment for good because it is well-formed. Nothing is priced unless the operator says so.
 //!
 //! ```text
@@ -12,28 +12,35 @@
 //! The shapes are those of `specs/x402-specification-v2.md` and `specs/transports-v2/http.md` of the x402 Foundation; that
 //! of the list is the first seed's.
 
+pub mod due;
 pub mod pricing;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+pub use crate::handle::x402::due::Due;
 use crate::handle::x402::pricing::{PricedRoute, Pricing};
 
-const VERSION: u8 = 2;
+pub const VERSION: u8 = 2;
 
 pub const PAYMENT_REQUIRED: &str = "PAYMENT-REQUIRED";
 pub const PAYMENT_SIGNATURE: &str = "PAYMENT-SIGNATURE";
 pub const PAYMENT_RESPONSE: &str = "PAYMENT-RESPONSE";
 /// What the first seed's clients, and version 1, call it.
 pub const PAYMENT_SIGNATURE_BEFORE: &str = "X-PAYMENT";
+pub const PAYMENT_RESPONSE_BEFORE: &str = "X-PAYMENT-RESPONSE";
 
 /// Half of what the headers of a request may have together; a signature and its authorisation have about 1,500.
 const PAYMENT_CHARS_MAX: usize = 8 * 1024;
+/// A facilitator's reason is a word; the longest of the specification's has 56.
+const REASON_CHARS_MAX: usize = 128;
 
 /// One way to pay. What a client sends back as `accepted` must be one of those that it was offered, member for member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,30 +126,40 @@ struct Resource<'a> {
 
 /// Why a payment is asked for: what `error` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum Asked<'a> {
     NothingSent,
+    /// The payment is of a version of the protocol that is not spoken here.
+    OtherVersion,
     /// The payment is for something else, or for less.
     DoesNotMatch,
-    /// The facilitator refused it.
-    Refused,
+    /// It is being settled, or was settled for an earlier request.
+    UsedAlready,
+    /// The facilitator refused it, with this word.
+    Refused(Option<&'a str>),
 }
 
-impl Asked {
-    fn text(self) -> &'static str {
+impl Asked<'_> {
+    fn text(&self) -> Cow<'static, str> {
         match self {
-            Asked::NothingSent => "PAYMENT-SIGNATURE header is required",
-            Asked::DoesNotMatch => "the payment is not one that is accepted here",
-            Asked::Refused => "the payment was refused",
+            Asked::NothingSent => "PAYMENT-SIGNATURE header is required".into(),
+            Asked::OtherVersion => PaymentError::Version.to_string().into(),
+            Asked::DoesNotMatch => "the payment is not one that is accepted here".into(),
+            Asked::UsedAlready => "the payment has been used already".into(),
+            Asked::Refused(None) => "the payment was refused".into(),
+            Asked::Refused(Some(reason)) => {
+                let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+                format!("the payment was refused: {reason}").into()
+            }
         }
     }
 }
 
 /// The `PaymentRequired` of a 402. It goes out twice: as the body, which the first seed's clients read, and in the header,
 /// as base64, which version 2's clients read. `url` is the whole address of what was asked for.
-pub fn payment_required_body(route: &PricedRoute, url: &str, asked: Asked) -> Vec<u8> {
+pub fn payment_required_body(route: &PricedRoute, url: &str, asked: &Asked<'_>) -> Vec<u8> {
     let resource = Resource { url, description: route.description.as_deref(), mime_type: "application/json" };
     let accepts = [&route.requirements];
-    json(&PaymentRequired { x402_version: VERSION, error: asked.text(), resource, accepts })
+    json(&PaymentRequired { x402_version: VERSION, error: &asked.text(), resource, accepts })
 }
 
 /// The value of the `PAYMENT-REQUIRED` header for this body.
@@ -151,13 +168,15 @@ pub fn payment_required_header(body: &[u8]) -> String {
 }
 
 /// A payment that a client sent: well-formed, and not verified by anybody.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Payment {
     pub accepted: PaymentRequirements,
     /// The scheme's own part, as it was sent: the facilitator judges it.
     pub payload: Box<RawValue>,
     /// The whole decoded text, as a facilitator wants it.
     pub json: String,
+    /// The same for every way to write the same payment down.
+    pub digest: [u8; 32],
 }
 
 /// Why a header is no payment: 400, or 402 where it is of another version.
@@ -220,8 +239,32 @@ pub fn read_payment(value: &[u8]) -> Result<Payment, PaymentError> {
     if !read.payload.get().starts_with('{') {
         return Err(PaymentError::NotAPayment);
     }
+    let Ok(parsed) = serde_json::from_str(read.payload.get()) else { return Err(PaymentError::NotAPayment) };
+    let digest = digest(&read.accepted, &parsed);
     let (accepted, payload) = (read.accepted, read.payload.to_owned());
-    Ok(Payment { accepted, payload, json })
+    Ok(Payment { accepted, payload, json, digest })
+}
+
+/// What makes a payment this one and no other: for the EVM networks' authorisations payer and nonce, which the token's
+/// contract takes once, however they are written and signed; for anything else all of it, in one order of members.
+fn digest(accepted: &PaymentRequirements, payload: &Value) -> [u8; 32] {
+    let authorization = &payload["authorization"];
+    let own = match (authorization["from"].as_str(), authorization["nonce"].as_str()) {
+        (Some(from), Some(nonce)) => json(&(hexadecimal(from), hexadecimal(nonce))),
+        _ => json(payload),
+    };
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in [accepted.network.as_bytes(), accepted.asset.as_bytes(), &own] {
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
+/// One way to write a number down in hexadecimal.
+fn hexadecimal(text: &str) -> String {
+    let lower = text.trim().to_ascii_lowercase();
+    lower.strip_prefix("0x").unwrap_or(&lower).trim_start_matches('0').to_owned()
 }
 
 impl PricedRoute {
@@ -236,12 +279,12 @@ fn json(answer: &impl Serialize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::handle::x402) mod tests {
     use super::pricing::tests::{CONFIG, pricing, raw};
     use super::*;
 
     /// The specification's own example of a payment, as JSON.
-    const PAYMENT: &str = concat!(
+    pub(in crate::handle::x402) const PAYMENT: &str = concat!(
         r#"{"x402Version":2,"resource":{"url":"https://api.example.com/premium-data"},"accepted":{"scheme":"exact","#,
         r#""network":"eip155:84532","amount":"10000","asset":"0x036CbD53842c5426634e7929541eC2318f3dCF7e","#,
         r#""payTo":"0x209693Bc6afc0C5328bA36FaF03C514EF312287C","maxTimeoutSeconds":60,"#,
@@ -282,7 +325,7 @@ mod tests {
     fn the_refusal_is_the_specifications_example() {
         let pricing = pricing();
         let route = pricing.price_of("GET", "/premium-data").unwrap();
-        let body = payment_required_body(route, "https://api.example.com/premium-data", Asked::NothingSent);
+        let body = payment_required_body(route, "https://api.example.com/premium-data", &Asked::NothingSent);
         // The header of the example in specs/transports-v2/http.md.
         let header = concat!(
             "eyJ4NDAyVmVyc2lvbiI6MiwiZXJyb3IiOiJQQVlNRU5ULVNJR05BVFVSRSBoZWFkZXIgaXMgcmVxdWlyZWQiLCJyZXNvdXJjZSI6eyJ1cmwi",
@@ -362,6 +405,27 @@ mod tests {
         }
         assert_eq!(read_payment(&vec![b'A'; PAYMENT_CHARS_MAX + 1]).unwrap_err(), PaymentError::TooLong);
         assert_eq!(read_payment(&[0xff; 16]).unwrap_err(), PaymentError::NotBase64);
+    }
+
+    #[test]
+    fn a_payment_is_the_same_however_it_is_written() {
+        let with = |payload: &str| {
+            let old = r#"{"signature":"0x2d6a","authorization":{"value":"10000"}}"#;
+            read(&PAYMENT.replacen(old, payload, 1)).unwrap().digest
+        };
+        let evm = with(r#"{"signature":"0x1","authorization":{"from":"0xAb","value":"1","nonce":"0x0f"}}"#);
+        for same in [
+            r#"{ "authorization":{"nonce":"0xF","from":"0xaB","value":"1"},"signature":"0x1"}"#,
+            r#"{"signature":"0x2","authorization":{"from":"0xab","nonce":"000f","junk":1},"junk":[]}"#,
+        ] {
+            assert_eq!(with(same), evm, "{same}");
+        }
+        for other in ["0x10", "0x1f", ""] {
+            let payload = format!(r#"{{"authorization":{{"from":"0xab","nonce":"{other}"}}}}"#);
+            assert_ne!(with(&payload), evm, "{payload}");
+        }
+        assert_eq!(with(r#"{"a":1,"transaction":"AA=="}"#), with(r#"{"transaction":"AA==", "a":1}"#));
+        assert_ne!(with(r#"{"transaction":"AA=="}"#), with(r#"{"transaction":"AQ=="}"#));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::net::admission::Admission;
 use crate::net::http1::{Action, Decision, Http1, Request, Step};
 use crate::net::wheel::{TimerKey, Wheel};
 use crate::wire::http::{BodyFraming, Head};
-use crate::wire::response::ReplyTo;
+use crate::wire::response::{HeaderValue, ReplyTo};
 use crate::wire::status::Problem;
 
 /// Whom the connections speak for.
@@ -367,6 +367,13 @@ impl<C> Connections<C> {
     }
 
     // ----- answers -----
+
+    /// Gives the answer to a request one more header, whoever writes it. To be said before its first byte is.
+    pub fn add_header(&mut self, asked: &Asked, name: &'static str, value: &HeaderValue<'_>) {
+        if let Some(connection) = self.get_mut(asked.connection) {
+            connection.http.add_header(asked.sequence, name, value);
+        }
+    }
 
     /// Writes the whole answer to a request. One whose connection is gone goes nowhere.
     pub fn answer(&mut self, asked: &Asked, write: impl FnOnce(&mut Vec<u8>, &ReplyTo)) {

@@ -21,7 +21,7 @@ use crate::limits::{
 use crate::wire::chunked::ChunkDecoder;
 use crate::wire::cors::CorsHeaders;
 use crate::wire::http::{BodyFraming, Head, HeadIndex, HeadLimits, HeadScan, HttpError, Method, Version, parse_extent};
-use crate::wire::response::{CONTINUE, Persistence, ReplyTo, RequestId};
+use crate::wire::response::{CONTINUE, HeaderValue, Persistence, ReplyTo, RequestId};
 use crate::wire::status::{ErrorCode, Problem};
 
 /// What is made of a head, before one byte of its body is asked for.
@@ -131,6 +131,19 @@ struct Slot {
     done: bool,
     /// An HTTP/1.0 stream is ended by the connection's end.
     ends_connection: bool,
+    /// A whole header line that the answer's head gets, whoever writes that.
+    header_line: Option<Box<[u8]>>,
+}
+
+impl Slot {
+    /// Puts the header that was asked for behind the status line of the answer that begins at `answer_at`, once.
+    fn put_header_line(&mut self, bytes: &mut Vec<u8>, answer_at: usize) {
+        let Some(line) = self.header_line.take() else { return };
+        let status_line =
+            bytes[answer_at..].iter().position(|byte| *byte == b'\n').expect("an answer begins with its head");
+        let at = answer_at + status_line + 1;
+        bytes.splice(at..at, line);
+    }
 }
 
 /// Since when and how much of a body arrived.
@@ -348,19 +361,32 @@ impl<T> Http1<T> {
 
     // ----- answers -----
 
+    /// Gives the answer to a request one more header. To be said before its first byte is written.
+    pub fn add_header(&mut self, sequence: u64, name: &'static str, value: &HeaderValue<'_>) {
+        if self.is_answering() {
+            let index = self.slot_index(sequence);
+            self.slots[index].header_line = Some(format!("{name}: {}\r\n", value.as_str()).into_bytes().into());
+        }
+    }
+
     /// The whole answer to one request, written by `write` into the buffer that will be sent where possible.
     pub fn complete_with(&mut self, sequence: u64, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.is_answering() {
             return;
         }
         let index = self.slot_index(sequence);
+        let slot = &mut self.slots[index];
         if index == 0 {
+            let before = self.out.len();
             write(&mut self.out);
-            self.slots[0].done = true;
+            slot.put_header_line(&mut self.out, before);
+            slot.done = true;
         } else {
-            let slot = &mut self.slots[index];
-            let before = slot.bytes.len();
-            write(&mut slot.bytes);
+            let mut bytes = std::mem::take(&mut slot.bytes);
+            let before = bytes.len();
+            write(&mut bytes);
+            slot.put_header_line(&mut bytes, before);
+            slot.bytes = bytes;
             self.stored_bytes += slot.bytes.len() - before;
             slot.done = true;
         }
@@ -382,11 +408,18 @@ impl<T> Http1<T> {
         if last {
             self.complete(sequence, piece);
         } else if index == 0 {
+            let before = self.out.len();
             self.out.extend_from_slice(piece);
+            self.slots[0].put_header_line(&mut self.out, before);
             self.stop_head_clock_when_full();
         } else {
-            self.slots[index].bytes.extend_from_slice(piece);
-            self.stored_bytes += piece.len();
+            let slot = &mut self.slots[index];
+            let mut bytes = std::mem::take(&mut slot.bytes);
+            let before = bytes.len();
+            bytes.extend_from_slice(piece);
+            slot.put_header_line(&mut bytes, before);
+            self.stored_bytes += bytes.len() - before;
+            slot.bytes = bytes;
         }
     }
 

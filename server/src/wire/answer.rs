@@ -95,8 +95,11 @@ pub struct EventsAnswer {
 }
 
 impl EventsAnswer {
-    pub fn open(out: &mut Vec<u8>) -> EventsAnswer {
-        out.extend_from_slice(b"{\"events\":[");
+    /// `member` is what the list is called.
+    pub fn open(out: &mut Vec<u8>, member: &'static str) -> EventsAnswer {
+        out.extend_from_slice(b"{\"");
+        out.extend_from_slice(member.as_bytes());
+        out.extend_from_slice(b"\":[");
         EventsAnswer { count: 0 }
     }
 
@@ -112,6 +115,20 @@ impl EventsAnswer {
         }
         self.count += 1;
         put_event(out, event);
+    }
+
+    /// A reject: `payload` is an object with members, and gets two more.
+    pub fn reject(&mut self, out: &mut Vec<u8>, id: &[u8; 16], at: Micros, payload: &[u8]) {
+        if self.count > 0 {
+            out.push(b',');
+        }
+        self.count += 1;
+        out.extend_from_slice(b"{\"id\":\"");
+        put_uuid(out, id);
+        out.extend_from_slice(b"\",\"at\":\"");
+        out.extend_from_slice(&format_moment(at));
+        out.extend_from_slice(b"\",");
+        out.extend_from_slice(payload.strip_prefix(b"{").expect("the server wrote an object"));
     }
 
     pub fn close(self, out: &mut Vec<u8>, end: &PageEnd<'_>) {
@@ -311,7 +328,7 @@ mod tests {
     fn a_page_has_its_events_and_only_the_parts_that_are_known() {
         let payload = br#"{ "n": 123456789012345678901234567890, "n": 1e999 }"#;
         let text = rendered(|out| {
-            let mut answer = EventsAnswer::open(out);
+            let mut answer = EventsAnswer::open(out, "events");
             answer.event(out, &view("a\"\\\n\u{1}\u{e9}\u{1f600}", payload, b"{\"a\":1}"));
             answer.event(out, &view("b", b"null", b""));
             let end = PageEnd {
@@ -338,8 +355,21 @@ mod tests {
         assert_eq!(text, expected);
 
         let end = PageEnd { total_count: None, has_more: false, entity_version: None, next_cursor: None };
-        let empty = rendered(|out| EventsAnswer::open(out).close(out, &end));
+        let empty = rendered(|out| EventsAnswer::open(out, "events").close(out, &end));
         assert_eq!(empty, "{\"events\":[],\"count\":0,\"has_more\":false}");
+    }
+
+    #[test]
+    fn a_reject_is_one_flat_object() {
+        let text = rendered(|out| {
+            let mut answer = EventsAnswer::open(out, "rejects");
+            answer.reject(out, &ID, AT, br#"{"source":"tcp","count":1}"#);
+            answer.reject(out, &ID, AT, br#"{"source":"http","count":2}"#);
+            answer.close(out, &PageEnd { total_count: None, has_more: false, entity_version: None, next_cursor: None });
+        });
+        let one = |rest: &str| format!("{{\"id\":\"{ID_TEXT}\",\"at\":\"{AT_TEXT}\",{rest}}}");
+        let (first, second) = (one(r#""source":"tcp","count":1"#), one(r#""source":"http","count":2"#));
+        assert_eq!(text, format!("{{\"rejects\":[{first},{second}],\"count\":2,\"has_more\":false}}"));
     }
 
     #[test]

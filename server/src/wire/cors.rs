@@ -9,10 +9,10 @@ use std::fmt;
 use super::http::{Head, Method};
 use super::response::{HeaderValue, ReplyTo, Response};
 
-const ALLOW_HEADERS: &str =
-    "Authorization, Content-Type, X-API-Key, X-Workspace-ID, Content-Encoding, Idempotency-Key, X-Request-Id";
-const EXPOSE_HEADERS: &str =
-    "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, ETag, Idempotent-Replayed, Ringlog-Durability";
+const ALLOW_HEADERS: &str = "Authorization, Content-Type, X-API-Key, X-Workspace-ID, Content-Encoding, Idempotency-Key, X-Request-Id, \
+     PAYMENT-SIGNATURE";
+const EXPOSE_HEADERS: &str = "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, ETag, Idempotent-Replayed, Ringlog-Durability, \
+     PAYMENT-REQUIRED, PAYMENT-RESPONSE";
 /// A day; browsers keep it for two hours at most (Chromium) or a day (Firefox).
 const MAX_AGE: &str = "86400";
 /// Where pages send to with a key that can do nothing but send.

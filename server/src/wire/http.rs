@@ -183,6 +183,11 @@ impl<'a> Head<'a> {
         &self.index
     }
 
+    /// What [`HeadIndex::over`] needs to make this head again.
+    pub fn bytes(&self) -> &'a [u8] {
+        &self.bytes[..usize::from(self.index.end)]
+    }
+
     pub fn method(&self) -> Method {
         self.index.method
     }

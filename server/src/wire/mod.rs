@@ -7,6 +7,7 @@ pub mod answer;
 pub mod chunked;
 pub mod cors;
 pub mod envelope;
+pub mod exposition;
 pub mod forwarded;
 pub mod frame;
 pub mod http;

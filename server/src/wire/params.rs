@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq;
 use super::json::{JsonError, Kind, Scanner, Value, as_text};
 use super::json_simd::Window;
 use super::time::{TimeError, parse_moment};
+use crate::limits::PAGE_ITEMS_DEFAULT;
 
 /// Events of one answer: the default, and what a larger `limit` becomes. The first seed's clients count on both.
 pub const QUERY_LIMIT_MAX: usize = 10_000;
@@ -137,23 +138,32 @@ impl std::error::Error for ParamError {}
 impl QueryParams {
     /// Reads the part of the URL behind the question mark. Unknown parameters are ignored unless `strict=1` is among them.
     pub fn parse(query: &[u8], tenant: Tenant) -> Result<QueryParams, ParamError> {
+        QueryParams::parse_by(&NAMES, query)?.into_params(tenant, Order::default(), QUERY_LIMIT_MAX)
+    }
+
+    /// The same for a list of rejects, whose type is the reason and whose entity the source: newest first, a page at a time.
+    pub fn parse_for_rejects(query: &[u8], tenant: Tenant) -> Result<QueryParams, ParamError> {
+        QueryParams::parse_by(&REJECT_NAMES, query)?.into_params(tenant, Order::Descending, PAGE_ITEMS_DEFAULT)
+    }
+
+    fn parse_by<'a>(names: &[&'static str], query: &'a [u8]) -> Result<Found<'a>, ParamError> {
         let mut found = Found::default();
         for pair in pairs(query) {
             let (name, value) = pair?;
-            let Some(index) = NAMES.iter().position(|known| *known == name) else {
+            let Some(index) = names.iter().position(|known| !known.is_empty() && *known == name) else {
                 found.unknown.get_or_insert_with(|| quote(&name));
                 continue;
             };
             let place = &mut found.values[index];
             if place.is_some() {
-                return Err(refuse(NAMES[index], ParamFault::Duplicate));
+                return Err(refuse(names[index], ParamFault::Duplicate));
             }
             *place = Some(value);
         }
         if let (true, Some(name)) = (found.flag("strict")?, found.unknown.take()) {
             return Err(ParamError { name, fault: ParamFault::Unknown });
         }
-        found.into_params(tenant)
+        Ok(found)
     }
 
     /// Takes the cursor that was sent, if one was, into `spec.after`.
@@ -229,6 +239,25 @@ const NAMES: [&str; 15] = [
     "strict",
 ];
 
+/// What they are called in a list of rejects; those without a name there are not there.
+const REJECT_NAMES: [&str; NAMES.len()] = [
+    "tenant_id",
+    "source",
+    "reason",
+    "",
+    "",
+    "since",
+    "until",
+    "",
+    "",
+    "order",
+    "sort",
+    "limit",
+    "",
+    "cursor",
+    "strict",
+];
+
 /// The parameters by their places in `NAMES`.
 #[derive(Debug, Default)]
 struct Found<'a> {
@@ -237,10 +266,15 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn into_params(mut self, tenant: Tenant) -> Result<QueryParams, ParamError> {
+    fn into_params(
+        mut self,
+        tenant: Tenant,
+        usual_order: Order,
+        usual_limit: usize,
+    ) -> Result<QueryParams, ParamError> {
         let order = match (self.order("order")?, self.order("sort")?) {
             (Some(_), Some(_)) => return Err(refuse("sort", ParamFault::Conflict { other: "order" })),
-            (order, sort) => order.or(sort).unwrap_or_default(),
+            (order, sort) => order.or(sort).unwrap_or(usual_order),
         };
         let offset = self.number("offset")?;
         // More than any tenant holds, and still safe to add to.
@@ -254,7 +288,7 @@ impl Found<'_> {
         if cursor.is_some() && offset.is_some() {
             return Err(refuse("cursor", ParamFault::Conflict { other: "offset" }));
         }
-        let limit = self.number("limit")?.map_or(QUERY_LIMIT_MAX, |limit| limit.min(QUERY_LIMIT_MAX as u64) as usize);
+        let limit = self.number("limit")?.map_or(usual_limit, |limit| limit.min(QUERY_LIMIT_MAX as u64) as usize);
         let since = self.time("since")?;
         let until = match (self.time("until")?, self.time("as_of")?) {
             (Some(until), Some(as_of)) => Some(until.min(as_of)),
@@ -716,6 +750,25 @@ mod tests {
             assert_eq!(params.spec, QuerySpec::all(TENANT, 10_000), "{query}");
             assert_eq!((params.payload_filter, params.tenant_id, params.cursor), (None, None, None));
         }
+    }
+
+    #[test]
+    fn rejects_have_their_own_names_and_come_newest_first() {
+        let parse = |query: &str| QueryParams::parse_for_rejects(query.as_bytes(), TENANT);
+        let usual = QuerySpec { order: Order::Descending, ..QuerySpec::all(TENANT, PAGE_ITEMS_DEFAULT) };
+        // What means nothing here is passed over, an empty name too.
+        for query in ["", "=x&=y", "event_type=a&entity_id=b&payload_filter=x&offset=-1&as_of=x"] {
+            assert_eq!(parse(query).unwrap().spec, usual, "{query}");
+        }
+        let spec = parse("reason=quota&source=tcp&order=asc&limit=7").unwrap().spec;
+        let expected = QuerySpec {
+            event_type: Some(TypeFilter::Exact("quota".into())),
+            entity: Some("tcp".into()),
+            ..QuerySpec::all(TENANT, 7)
+        };
+        assert_eq!(spec, expected);
+        assert_eq!(parse("reason=a&reason=b").unwrap_err().to_string(), "'reason' is given twice; send it once");
+        assert!(parse("event_type=a&strict=1").is_err());
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub enum ErrorCode {
     Unauthorized,
     InvalidCredentials,
     QuotaExceeded,
+    PaymentRequired,
     Forbidden,
     TenantForbidden,
     /// Of `/v1/ingest`: the key in the body is another than the one beside it.
@@ -63,6 +64,8 @@ pub enum ErrorCode {
     /// What passes by itself, on `/v1/*`.
     ServiceUnavailable,
     OutcomeUnknown,
+    FacilitatorUnavailable,
+    PaymentOutcomeUnknown,
     /// A shard latched after a failed write.
     ReadOnly,
     ShuttingDown,
@@ -91,7 +94,7 @@ const fn row(code: &'static str, status: u16, retry: Retry, fix: &'static str) -
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 53] = [
         Self::BadRequest,
         Self::InvalidFlatbuffer,
         Self::BadFraming,
@@ -107,6 +110,7 @@ impl ErrorCode {
         Self::Unauthorized,
         Self::InvalidCredentials,
         Self::QuotaExceeded,
+        Self::PaymentRequired,
         Self::Forbidden,
         Self::TenantForbidden,
         Self::ApiKeyMismatch,
@@ -138,6 +142,8 @@ impl ErrorCode {
         Self::Overloaded,
         Self::ServiceUnavailable,
         Self::OutcomeUnknown,
+        Self::FacilitatorUnavailable,
+        Self::PaymentOutcomeUnknown,
         Self::ReadOnly,
         Self::ShuttingDown,
         Self::VersionNotSupported,
@@ -163,6 +169,7 @@ impl ErrorCode {
             Self::Unauthorized => row("unauthorized", 401, Never, "send a valid key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"),
             Self::InvalidCredentials => row("invalid_credentials", 401, Never, "check the name and the password"),
             Self::QuotaExceeded => row("quota_exceeded", 402, Never, "raise the tenant's quota, or wait for the next month"),
+            Self::PaymentRequired => row("payment_required", 402, Never, "send a payment that `accepts` asks for, in the header PAYMENT-SIGNATURE"),
             Self::Forbidden => row("forbidden", 403, Never, "use a key whose role has the permission that the message names"),
             Self::TenantForbidden => row("tenant_forbidden", 403, Never, "leave the tenant out, or name the one that the key belongs to"),
             Self::ApiKeyMismatch => row("api_key_mismatch", 403, Never, "send the same key in the body and beside it"),
@@ -194,6 +201,8 @@ impl ErrorCode {
             Self::Overloaded => row("overloaded", 503, After(1), "retry after the time in Retry-After"),
             Self::ServiceUnavailable => row("service_unavailable", 503, After(1), "retry after the time in Retry-After"),
             Self::OutcomeUnknown => row("outcome_unknown", 503, Never, "read before writing again: the write may or may not be stored"),
+            Self::FacilitatorUnavailable => row("facilitator_unavailable", 503, After(5), "retry with the same payment: nothing was settled, and the request was not carried out"),
+            Self::PaymentOutcomeUnknown => row("payment_outcome_unknown", 503, Never, "look for the payment at its payer before paying again; the same payment may be sent again, and nothing was carried out for it"),
             Self::ReadOnly => row("read_only", 503, Never, "ask the operator: a disk refused a write, and the shard waits for a restart"),
             Self::ShuttingDown => row("shutting_down", 503, After(2), "retry; the server is restarting"),
             Self::VersionNotSupported => row("http_version_not_supported", 505, Never, "speak HTTP/1.1"),
@@ -242,11 +251,20 @@ pub struct Problem {
     code: ErrorCode,
     message: Cow<'static, str>,
     fix: Option<Cow<'static, str>>,
-    members: Vec<(&'static str, Member)>,
+    body: Body,
     headers: Vec<(&'static str, HeaderValue<'static>)>,
     retry_after_s: Option<u32>,
     /// For clients that read a `Status` of this encoding.
     otlp: Option<otlp::Encoding>,
+}
+
+/// Refusals travel by value: this is no larger than a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Body {
+    /// What every refusal has, and these members.
+    Convention(Vec<(&'static str, Member)>),
+    /// JSON of a protocol that has a body of its own for this.
+    Own(Box<[u8]>),
 }
 
 impl Problem {
@@ -255,7 +273,7 @@ impl Problem {
             code,
             message: message.into(),
             fix: None,
-            members: Vec::new(),
+            body: Body::Convention(Vec::new()),
             headers: Vec::new(),
             retry_after_s: code.retry_after_s(),
             otlp: None,
@@ -286,18 +304,23 @@ impl Problem {
         self
     }
 
-    pub fn number(mut self, name: &'static str, value: u64) -> Self {
-        self.members.push((name, Member::Number(value)));
-        self
+    pub fn number(self, name: &'static str, value: u64) -> Self {
+        self.member(name, Member::Number(value))
     }
 
-    pub fn text(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
-        self.members.push((name, Member::Text(value.into())));
-        self
+    pub fn text(self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.member(name, Member::Text(value.into()))
     }
 
-    pub fn null(mut self, name: &'static str) -> Self {
-        self.members.push((name, Member::Null));
+    pub fn null(self, name: &'static str) -> Self {
+        self.member(name, Member::Null)
+    }
+
+    /// A body of its own has no such members.
+    fn member(mut self, name: &'static str, value: Member) -> Self {
+        if let Body::Convention(members) = &mut self.body {
+            members.push((name, value));
+        }
         self
     }
 
@@ -310,6 +333,12 @@ impl Problem {
 
     pub fn header(mut self, name: &'static str, value: HeaderValue<'static>) -> Self {
         self.headers.push((name, value));
+        self
+    }
+
+    /// This JSON instead of the body that every refusal has.
+    pub fn own_body(mut self, json: Vec<u8>) -> Self {
+        self.body = Body::Own(json.into());
         self
     }
 
@@ -359,6 +388,10 @@ impl Problem {
 
     /// Appends the JSON body.
     pub fn push_body(&self, out: &mut Vec<u8>, request_id: &str) {
+        let members = match &self.body {
+            Body::Own(json) => return out.extend_from_slice(json),
+            Body::Convention(members) => members,
+        };
         let code = self.code.as_str();
         out.extend_from_slice(b"{\"error\":\"");
         out.extend_from_slice(code.as_bytes());
@@ -381,7 +414,7 @@ impl Problem {
         out.extend_from_slice(if self.code.is_retryable() { b",\"retryable\":true" } else { b",\"retryable\":false" });
         out.extend_from_slice(b",\"fix\":");
         push_json_string(out, self.fix.as_deref().unwrap_or(self.code.fix()));
-        for (name, value) in &self.members {
+        for (name, value) in members {
             out.push(b',');
             push_json_string(out, name);
             out.push(b':');
@@ -408,7 +441,11 @@ impl Problem {
         if let Some(encoding) = self.otlp {
             return otlp::refuse(out, reply, headers, encoding, self);
         }
-        let response = self.begin(out, self.code.status(), ContentType::ProblemJson, reply, headers);
+        let content_type = match self.body {
+            Body::Own(_) => ContentType::Json,
+            Body::Convention(_) => ContentType::ProblemJson,
+        };
+        let response = self.begin(out, self.code.status(), content_type, reply, headers);
         let mut body = response.body();
         self.push_body(body.buffer(), reply.request_id.as_str());
         body.finish();
@@ -550,5 +587,16 @@ mod tests {
         check(Problem::unsupported_encoding("gzip, zstd"), &["Accept-Encoding: gzip, zstd"]);
         assert_eq!(check(Problem::body_too_large(65536), &[])["limit"], 65536);
         check(Problem::new(ErrorCode::StorageFull, "full"), &["HTTP/1.1 507 Insufficient Storage", "Retry-After: 30"]);
+    }
+
+    #[test]
+    fn a_protocols_own_body_stands_alone_behind_the_same_head() {
+        let mut out = Vec::new();
+        let problem = Problem::new(ErrorCode::PaymentRequired, "pay").own_body(b"{\"own\":1}".to_vec());
+        problem.header("Own", HeaderValue::from_static("x")).respond(&mut out, &reply());
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 402 Payment Required\r\n"), "{text}");
+        assert!(text.contains("\r\nContent-Type: application/json\r\n") && text.contains("\r\nOwn: x\r\n"), "{text}");
+        assert!(text.ends_with("Content-Length: 9\r\n\r\n{\"own\":1}"), "{text}");
     }
 }

@@ -28,7 +28,7 @@ enum Holder {
 fn expected(holder: &Holder, need: Need) -> Option<u16> {
     let permission = match need {
         Need::Nothing => return None,
-        Need::OwnMachine => {
+        Need::OwnMachine | Need::Monitor => {
             return match holder {
                 // The request comes from the server's own machine.
                 Holder::Nobody("none") | Holder::Bootstrap => None,

@@ -351,6 +351,17 @@ fn the_audit_log_and_events_are_read() {
     server.post("/api/v1/events", &shell.token(), &event);
     let table = shell.ok("query --type user.action");
     assert!(table.contains("user.action") && !table.contains('\u{9b}'), "{table:?}");
+    let bad = server.call("POST", "/v1/logs", &shell.token(), Some(&json!({ "type": 7 })));
+    assert_eq!(bad.status, 400, "{}", bad.text());
+    // Nobody waits for a reject to be stored.
+    let rejects = || shell.json("rejects list --source http --limit 5 --follow-pages");
+    let begun = std::time::Instant::now();
+    while rejects()["count"] != 1 {
+        assert!(begun.elapsed().as_secs() < 20, "{}", rejects());
+    }
+    let table = shell.ok("rejects list");
+    assert!(table.contains("SAMPLE") && table.contains("key_"), "{table}");
+    assert_eq!(shell.json("rejects list --reason quota")["rejects"], json!([]));
     let read = shell.json("query --entity e");
     assert_eq!((&read["count"], &read["events"][0]["payload"]), (&json!(1), &event["payload"]));
 }

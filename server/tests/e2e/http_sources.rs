@@ -68,7 +68,8 @@ fn refused(answer: &Response) -> (u16, String) {
 pub fn page(server: &Server, path: &str, tenant: &str) -> Vec<Value> {
     let answer = send(server, "GET", path, &[&bearer(BOOTSTRAP), &format!("X-Tenant-ID: {tenant}")], b"");
     assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()["events"].as_array().unwrap().clone()
+    let list = if path.starts_with("/api/v1/rejects") { "rejects" } else { "events" };
+    answer.json()[list].as_array().unwrap().clone()
 }
 
 fn events(server: &Server) -> Vec<Value> {
@@ -149,19 +150,19 @@ fn bad_lines_are_named_and_kept_as_rejects(io: Io) {
     assert_eq!(refused(&post(&server, "/v1/logs", &[&bearer(KEY)], b" \n")), (400, "empty_body".to_owned()));
 
     let rejects = rejects(&server, 3);
-    assert_eq!((&rejects[0]["event_type"], &rejects[0]["entity_id"]), (&json!("device_id"), &json!("http")));
-    assert_eq!(rejects[0]["payload"]["request_id"], "req-of-mine");
-    assert_eq!(rejects[0]["payload"]["sample"], r#"{"type":"track","event":"bad","device_id":"zz"}"#);
-    assert_eq!(
-        (&rejects[1]["event_type"], &rejects[1]["payload"]["sample"]),
-        (&json!("not_an_object"), &json!("nonsense"))
-    );
+    assert_eq!((&rejects[0]["reason"], &rejects[0]["source"]), (&json!("device_id"), &json!("http")));
+    assert_eq!(rejects[0]["request_id"], "req-of-mine");
+    assert_eq!(rejects[0]["sample"], r#"{"type":"track","event":"bad","device_id":"zz"}"#);
+    assert_eq!((&rejects[1]["reason"], &rejects[1]["sample"]), (&json!("not_an_object"), &json!("nonsense")));
+    assert!(rejects.iter().all(|reject| reject["key_id"] == rejects[0]["key_id"] && reject["count"] == 1));
+    let key_id = rejects[0]["key_id"].as_str().unwrap();
+    assert!(key_id.strip_prefix("key_").unwrap().parse::<u64>().is_ok(), "{key_id}");
     assert!(page(&server, "/api/v1/rejects", "other").is_empty());
     // They are durable, and count against no quota.
     let usage = send(&server, "GET", "/api/v1/usage", &[&bearer(BOOTSTRAP), "X-Tenant-ID: default"], b"").json();
     assert_eq!(usage["usage"]["events_per_month"]["used"], 2, "{usage}");
     let server = server.kill().start(&["--cores=2", "--keys-file=keys.conf", &format!("--bootstrap-key={BOOTSTRAP}")]);
-    assert_eq!(page(&server, "/api/v1/rejects?event_type=not_an_object", "default").len(), 2);
+    assert_eq!(page(&server, "/api/v1/rejects?reason=not_an_object&source=http", "default").len(), 2);
     assert_eq!(events(&server).len(), 2);
 }
 
@@ -242,7 +243,7 @@ fn a_binary_batch_needs_its_own_key(io: Io) {
     assert_eq!(refusal(&[&bearer(KEY), flat], &body[..40]), (400, "invalid_flatbuffer".to_owned()));
     assert_eq!(refusal(&[&bearer(KEY), flat], b""), (400, "invalid_flatbuffer".to_owned()));
     assert_eq!(events(&server).len(), 1);
-    assert!(rejects(&server, 2).iter().all(|reject| reject["entity_id"] == "http_frame"));
+    assert!(rejects(&server, 2).iter().all(|reject| reject["source"] == "http_frame"));
 }
 
 fn opentelemetry_exporters_get_what_they_understand(io: Io) {
@@ -257,7 +258,7 @@ fn opentelemetry_exporters_get_what_they_understand(io: Io) {
         assert_eq!(answer.header("Content-Type"), Some(&content_type["Content-Type: ".len()..]));
     }
     let stored = events(&server);
-    assert!(stored.len() % 3 == 0 && !stored.is_empty());
+    assert!(stored.len().is_multiple_of(3) && !stored.is_empty());
     assert!(stored.iter().all(|event| event["metadata"]["source_kind"] == "otlp"), "{stored:?}");
 
     // A refusal is a Status in the request's own encoding.
@@ -284,7 +285,7 @@ fn shippers_never_get_a_207(io: Io) {
     let stored = events(&server);
     assert_eq!(stored.len(), 2);
     assert!(stored.iter().all(|event| event["event_type"] == "app.log" && event["entity_id"] == "web-1"), "{stored:?}");
-    assert_eq!(rejects(&server, 1)[0]["entity_id"], "shipper");
+    assert_eq!(rejects(&server, 1)[0]["source"], "shipper");
 }
 
 fn browsers_are_told_that_they_may(io: Io) {

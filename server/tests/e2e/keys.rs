@@ -332,7 +332,10 @@ fn a_running_server_takes_up_the_key_file_by_itself(io: Io) {
     assert_eq!(verb(&["delete", "mobile-prod", "--yes"]).0, 78);
     server.signal(Signal::HUP);
     assert!(opens(&key));
-    std::fs::write(&file, &good).unwrap();
+    // At once, as the SIGHUP may be on its way still: a file that is cut short for a moment has no keys.
+    let aside = file.with_extension("new");
+    std::fs::write(&aside, &good).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
     assert_eq!(verb(&["delete", "mobile-prod", "--yes"]).0, 0);
     until(&server, "a deleted key", || !opens(&key));
     assert!(std::fs::read_to_string(&file).unwrap().starts_with('#'));

@@ -139,7 +139,7 @@ fn two_cores_serve_the_tenants_of_both_shards(io: Io) {
     let server = Place::new(io).start(&["--cores=2"]);
     let keys: Vec<_> = (0..4).map(|number| server.onboard(&format!("tenant-{number}"))).collect();
     // Enough connections that the kernel gives some to either core; each tenant is then spoken for on both.
-    let mut clients: Vec<_> = (0..16).map(|_| server.connect()).collect();
+    let mut clients = server.connect_everywhere();
     for (round, client) in clients.iter_mut().enumerate() {
         for (tenant, key) in keys.iter().enumerate() {
             let stored = client.call("POST", "/api/v1/events", key, Some(&event("one", json!([round, tenant]))));

@@ -19,6 +19,7 @@ mod protocol;
 mod queries;
 mod quotas;
 mod rates;
+mod rejects;
 mod revocation;
 mod sdk;
 mod seeds;
@@ -26,6 +27,7 @@ mod snippets;
 mod sources;
 mod tell_sdk;
 mod tenants;
+mod x402;
 
 /// Makes each function a test on io_uring and one on the fallback.
 macro_rules! on_both {

@@ -29,24 +29,24 @@ on_both! {
 }
 
 /// Only ends a test that would hang.
-const WITHIN: Duration = Duration::from_secs(60);
+pub const WITHIN: Duration = Duration::from_secs(60);
 
-const ACME: [u8; 16] = [0xaa; 16];
-const UMBRELLA: [u8; 16] = [0xbb; 16];
+pub const ACME: [u8; 16] = [0xaa; 16];
+pub const UMBRELLA: [u8; 16] = [0xbb; 16];
 
-fn hex(key: [u8; 16]) -> String {
+pub fn hex(key: [u8; 16]) -> String {
     key.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A server on two cores with two tenants, a streaming key of each, and a key of each that reads.
-struct Rig {
-    server: Server,
-    acme: String,
-    umbrella: String,
+pub struct Rig {
+    pub server: Server,
+    pub acme: String,
+    pub umbrella: String,
 }
 
 impl Rig {
-    fn new(io: Io, more: &[&str]) -> Rig {
+    pub fn new(io: Io, more: &[&str]) -> Rig {
         let bootstrap = format!("--bootstrap-key={BOOTSTRAP}");
         let usual: &[&str] = &["--cores=2", &bootstrap];
         let server = Place::new(io).start(usual);
@@ -59,11 +59,11 @@ impl Rig {
         Rig { server: place.start(&[usual, more].concat()), acme, umbrella }
     }
 
-    fn address(&self, name: &str) -> SocketAddr {
+    pub fn address(&self, name: &str) -> SocketAddr {
         self.server.ports()[name].as_str().unwrap().parse().unwrap()
     }
 
-    fn connect(&self, name: &str) -> Sender {
+    pub fn connect(&self, name: &str) -> Sender {
         let stream = TcpStream::connect(self.address(name)).unwrap();
         stream.set_read_timeout(Some(WITHIN)).unwrap();
         stream.set_write_timeout(Some(WITHIN)).unwrap();
@@ -71,23 +71,23 @@ impl Rig {
     }
 }
 
-struct Sender {
+pub struct Sender {
     stream: TcpStream,
 }
 
 impl Sender {
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// Ends this side, and waits until the server has stored everything and closed. It has said nothing.
-    fn finish(mut self) {
+    pub fn finish(mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(self.stream.read(&mut [0; 16]).unwrap(), 0);
     }
 
     /// Waits for an end that the server makes by itself. What it has not read makes it a reset.
-    fn wait_for_end(mut self) {
+    pub fn wait_for_end(mut self) {
         match self.stream.read(&mut [0; 16]) {
             Ok(count) => assert_eq!(count, 0),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
@@ -95,13 +95,13 @@ impl Sender {
     }
 }
 
-fn framed(body: &[u8]) -> Vec<u8> {
+pub fn framed(body: &[u8]) -> Vec<u8> {
     let [a, b, c, d] = (body.len() as u32).to_le_bytes();
     [&[d, c, b, a], body].concat()
 }
 
 /// A frame as the published SDK makes it: events about one entity, numbered.
-fn frame(key: [u8; 16], entity: &str, numbers: std::ops::Range<usize>, filler: usize) -> Vec<u8> {
+pub fn frame(key: [u8; 16], entity: &str, numbers: std::ops::Range<usize>, filler: usize) -> Vec<u8> {
     let filler = "x".repeat(filler);
     let payload = |number| json!({ "user_id": entity, "n": number, "x": filler }).to_string();
     let payloads: Vec<String> = numbers.map(payload).collect();
@@ -148,7 +148,7 @@ fn up_to(count: u64) -> Vec<u64> {
 }
 
 /// Waits for something that nothing but its effect tells of.
-fn until(what: impl Fn() -> bool) {
+pub fn until(what: impl Fn() -> bool) {
     let begun = Instant::now();
     while !what() {
         assert!(begun.elapsed() < WITHIN);

@@ -7,7 +7,7 @@ use ringlog_server::limits::{
 };
 use ringlog_server::net::http1::{Action, Decision, Http1, Step};
 use ringlog_server::wire::http::{BodyFraming, Version};
-use ringlog_server::wire::response::{Persistence, Response};
+use ringlog_server::wire::response::{HeaderValue, Persistence, Response};
 use ringlog_server::wire::status::{ErrorCode, Problem};
 
 use crate::peer::{Peer, START_US};
@@ -705,4 +705,54 @@ fn an_idle_connection_can_give_its_memory_back() {
     peer.connection.trim();
     peer.feed(get("/").as_bytes());
     assert_eq!(peer.statuses(), [200, 200]);
+}
+
+#[test]
+fn a_header_is_added_to_its_own_answer_wherever_that_is_written() {
+    let mut peer = Peer::new();
+    peer.answers_at_once = false;
+    peer.feed(
+        b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n\r\nGET /c HTTP/1.1\r\nHost: h\r\n\r\n",
+    );
+    let owed = std::mem::take(&mut peer.owed);
+    for (sequence, _) in &owed[..2] {
+        let value = HeaderValue::new(format!("of {sequence}")).unwrap();
+        peer.connection.add_header(*sequence, "Own", &value);
+    }
+    // The last first: answers wait in their places, with what belongs to them.
+    for (sequence, reply) in owed.iter().rev() {
+        peer.answer(*sequence, reply);
+    }
+    peer.send();
+    let answers = peer.answers();
+    assert_eq!(peer.statuses(), [200, 200, 200]);
+    for (answer, (sequence, _)) in answers.iter().zip(&owed[..2]) {
+        assert!(answer.head.starts_with(&format!("HTTP/1.1 200 OK\r\nOwn: of {sequence}\r\n")), "{}", answer.head);
+        assert_eq!(answer.body, sequence.to_string().as_bytes());
+    }
+    assert!(!answers[2].head.contains("Own"), "{}", answers[2].head);
+}
+
+#[test]
+fn a_header_is_added_to_a_stream_once_and_behind_an_interim_answer() {
+    let mut peer = Peer::new();
+    peer.answers_at_once = false;
+    peer.feed(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    peer.feed(b"x");
+    let (sequence, reply) = peer.owed.remove(0);
+    peer.connection.add_header(sequence, "Own", &HeaderValue::from_static("x"));
+    let mut piece = Vec::new();
+    let chunks = Response::begin(&mut piece, 200, &reply).chunked();
+    chunks.push(&mut piece, b"one");
+    peer.connection.stream(sequence, &piece, false);
+    piece.clear();
+    chunks.push(&mut piece, b"two\nthree");
+    chunks.end(&mut piece);
+    peer.connection.stream(sequence, &piece, true);
+    peer.send();
+    let text = String::from_utf8(peer.output.clone()).unwrap();
+    let rest = text
+        .strip_prefix("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nOwn: x\r\n")
+        .unwrap_or_else(|| panic!("{text}"));
+    assert!(!rest.contains("Own") && rest.ends_with("3\r\none\r\n9\r\ntwo\nthree\r\n0\r\n\r\n"), "{text}");
 }

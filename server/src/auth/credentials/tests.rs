@@ -28,6 +28,7 @@ fn fixture() -> Fixture {
     let token_row = CredentialRow {
         slot: 0,
         generation: 1,
+        key: 1,
         tenant: Tenant(2),
         role: Role::Developer,
         kind: CredentialKind::Jwt,
@@ -38,6 +39,7 @@ fn fixture() -> Fixture {
     };
     let key_row = |slot, tenant, role, kind, secret: &str| CredentialRow {
         slot,
+        key: u64::from(slot) + 1,
         tenant: Tenant(tenant),
         role,
         kind,
@@ -168,6 +170,44 @@ fn a_reused_slot_does_not_revive_its_old_token() {
     assert_eq!(fixture.check(&mint(&id, 0, 1, None)), Err(AuthError::Refused));
     assert_eq!(fixture.check(&mint(&id, 0, 2, None)).unwrap().generation, 2);
     assert!(!fixture.credentials.still_valid(0, 1));
+}
+
+#[test]
+fn whose_a_key_was_is_known_until_its_slot_has_another() {
+    let mut fixture = fixture();
+    let key = std::array::from_fn(|index| index as u8);
+    let whose = |fixture: &Fixture| fixture.credentials.whose_streaming_key(&key);
+    assert_eq!((whose(&fixture), fixture.credentials.key_number(1, 1)), (Some((Tenant(1), 1, 1)), Some(2)));
+    assert_eq!(fixture.credentials.whose_streaming_key(&[9; 16]), None);
+    assert_eq!((fixture.credentials.key_number(1, 2), fixture.credentials.key_number(99, 1)), (None, None));
+    let row = |slot, generation, key, secret: &str, state| CredentialRow {
+        slot,
+        generation,
+        key,
+        tenant: Tenant(1),
+        kind: CredentialKind::Streaming,
+        proof: Secret::new(secret).digest(),
+        state,
+        ..fixture.token_row.clone()
+    };
+    let revoked = row(1, 1, 2, STREAMING, CredentialState::Revoked);
+    let again = row(5, 1, 6, STREAMING, CredentialState::Active);
+    let next = row(1, 2, 7, "another", CredentialState::Active);
+    let ended = row(5, 1, 6, STREAMING, CredentialState::Revoked);
+    fixture.change(Change::Credential(revoked.clone()));
+    assert_eq!(fixture.check(STREAMING), Err(AuthError::Refused));
+    assert_eq!((whose(&fixture), fixture.credentials.key_number(1, 1)), (Some((Tenant(1), 1, 1)), Some(2)));
+    // Given again, it is good by its new slot, in whichever order a core hears of both.
+    fixture.change(Change::Credential(again));
+    fixture.change(Change::Credential(revoked));
+    assert_eq!(fixture.check(STREAMING).unwrap().slot, 5);
+    fixture.change(Change::Credential(next));
+    assert_eq!((whose(&fixture), fixture.credentials.key_number(1, 1)), (Some((Tenant(1), 5, 1)), None));
+    fixture.change(Change::Credential(ended));
+    assert_eq!(fixture.check(STREAMING), Err(AuthError::Refused));
+    assert_eq!(whose(&fixture), Some((Tenant(1), 5, 1)));
+    fixture.change(Change::Credential(CredentialRow { key: u64::MAX, ..fixture.token_row.clone() }));
+    assert_eq!(fixture.credentials.key_number(0, 1), None);
 }
 
 #[test]

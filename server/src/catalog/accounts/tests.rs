@@ -368,11 +368,11 @@ fn admins_see_and_touch_their_own_tenants_users_and_not_themselves() {
     assert!(matches!(list(&mut people, &dev, 0), Err(Refused::Permission(_))));
     let delete = |user| What::DeleteUser { whose: whose(), user };
     for (by, user, expected) in [
-        (&boss, Some(1), Refused::NoUser),
+        (&boss, Some(1), Refused::OthersUser),
         (&boss, Some(9), Refused::NoUser),
         (&boss, None, Refused::NoUser),
         (&boss, Some(2), Refused::Oneself),
-        (&admin.token, Some(3), Refused::NoUser),
+        (&admin.token, Some(3), Refused::OthersUser),
     ] {
         assert_eq!(people.catalog.call(by.expose(), delete(user)).unwrap_err(), expected, "{user:?}");
     }

@@ -44,9 +44,12 @@ impl World {
             72..78 => self.create_user(running),
             78..84 => self.log_in(running),
             84..88 => self.refresh(running),
-            88..90 => self.log_out(running),
+            88 => self.log_out(running),
+            89 => self.make_programmatic_key(running),
             90..92 => self.set_user_role(running),
             92 => self.delete_user(running),
+            93 => self.revoke_programmatic_key(running),
+            94 => self.make_programmatic_key(running),
             _ => self.take_note(running),
         }
     }

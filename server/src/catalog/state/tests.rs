@@ -65,6 +65,27 @@ fn what_is_put_is_found() {
 }
 
 #[test]
+fn a_streaming_key_that_was_taken_back_is_told_of_until_its_slot_has_another() {
+    let mut catalog = filled();
+    let states = |catalog: &Catalog| -> Vec<(u64, CredentialState)> {
+        let rows = catalog.state.snapshot();
+        let of_row = |change: Change| match change {
+            Change::Credential(row) => Some((row.key, row.state)),
+            _ => None,
+        };
+        rows.into_iter().filter_map(of_row).collect()
+    };
+    use CredentialState::{Active, Revoked};
+    assert_eq!(states(&catalog), [(1, Active), (2, Active), (3, Active)]);
+    catalog.put(Body::KeyRevoked(KeyRevoked { key: 2 })).unwrap();
+    catalog.put(Body::KeyRevoked(KeyRevoked { key: 3 })).unwrap();
+    // Who still tries a token is nobody's business.
+    assert_eq!(states(&catalog), [(1, Active), (2, Revoked)]);
+    catalog.put(Body::KeyMinted(catalog.key(1, CredentialKind::Streaming))).unwrap();
+    assert_eq!(states(&catalog), [(1, Active), (4, Active)]);
+}
+
+#[test]
 fn what_cannot_follow_is_refused_and_changes_nothing() {
     let mut catalog = filled();
     let before = format!("{:?}", catalog.state);

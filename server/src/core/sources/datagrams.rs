@@ -72,7 +72,7 @@ impl CoreHost {
                 };
                 let Some(message) = framing::datagram(&buffer[..datagram.bytes]) else { continue };
                 if datagram.is_truncated {
-                    self.sources.counters.syslog_datagrams.refuse(Refusal::Oversized, 1);
+                    self.refuse_cut(SourceKind::SyslogDatagram, Refusal::Oversized, message);
                     continue;
                 }
                 let peer = datagram.from.ip().to_canonical();
@@ -101,7 +101,7 @@ impl CoreHost {
                 Ok(()) => self.sources.inlet.in_flight += 1,
                 Err((first, wait)) => {
                     open.push_front(first);
-                    self.sources.counters.syslog_datagrams.pauses += 1;
+                    self.sources.counters.of(SourceKind::SyslogDatagram).pauses.add(1);
                     // Whatever makes room makes a turn.
                     self.sources.inlet.waits_until_us = match wait {
                         Wait::Until { at_us } => Some(at_us),

@@ -41,11 +41,12 @@ impl CoreHost {
                     }
                 }
                 Framing::TooLarge(_) => {
-                    self.sources.counters.frames.refuse(Refusal::Oversized, 1);
+                    self.sources.counters.reject(SourceKind::Frames, Refusal::Oversized.name(), 1);
                     (LENGTH_BYTES, Then::End)
                 }
                 Framing::Need(_) if is_end => {
-                    self.sources.counters.frames.refuse(Refusal::CutOff, u64::from(!rest.is_empty()));
+                    let count = u64::from(!rest.is_empty());
+                    self.sources.counters.reject(SourceKind::Frames, Refusal::CutOff.name(), count);
                     (LENGTH_BYTES, Then::End)
                 }
                 Framing::Need(unit_bytes) => (unit_bytes, Then::Receive),
@@ -59,13 +60,14 @@ impl CoreHost {
         let frame = match Frame::parse(body) {
             Ok(frame) => frame,
             Err(error) => {
-                self.sources.counters.malformed_frame(error.reason());
+                // Nobody's: its key is not known.
+                self.sources.counters.reject(SourceKind::Frames, error.reason(), 1);
                 return Ok(false);
             }
         };
         let Some(writer) = self.writer_of_key(&frame.key) else {
             // Nobody is answered, so that nothing is to be had by guessing: there is no limit to hold against it.
-            self.sources.counters.frames.refuse(Refusal::BadKey, 1);
+            self.reject_key(SourceKind::Frames, &frame.key);
             return Ok(false);
         };
         let sender = Sender::Stream(key);
@@ -74,7 +76,8 @@ impl CoreHost {
         let received = Received { source_kind: SOURCE_KIND, peer, trust_source_ip: false };
         if let Err(error) = frame.put(&received, &mut self.sources.scratch, &mut batch) {
             self.appends.keep(batch);
-            self.sources.counters.malformed_frame(error.reason());
+            // It is not shown: it has its key in it.
+            self.reject(&writer, SourceKind::Frames, error.reason(), || (error.to_string(), None));
             *is_paid = false;
             return Ok(false);
         }

@@ -17,11 +17,12 @@ mod syslog;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ringlog_engine::event::EventBatch;
 use ringlog_engine::ids::{ShardNumber, Tenant};
 use ringlog_engine::io::Ring;
-use ringlog_engine::shard::{Ack, AppendError, ReadOnly};
+use ringlog_engine::shard::{Ack, AppendError, Appended, ReadOnly};
 
 use crate::auth::role::Permission;
 use crate::core::appends::Waiter;
@@ -43,7 +44,7 @@ pub const SYSLOG_LISTENER: u32 = 2;
 pub const SYSLOG_DATAGRAMS: u32 = 0;
 
 /// Who may write where: found by a key, or given to a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Writer {
     pub tenant: Tenant,
     pub shard: ShardNumber,
@@ -72,7 +73,7 @@ enum Sender {
 pub struct OnItsWay {
     sender: Sender,
     kind: SourceKind,
-    shard: ShardNumber,
+    writer: Writer,
     bytes: usize,
 }
 
@@ -143,7 +144,7 @@ pub struct Sources {
     due: BTreeSet<(u64, StreamKey)>,
     /// Streams of which something is stored or refused that was under way.
     ended: Vec<StreamKey>,
-    counters: Counters,
+    counters: Arc<Counters>,
     scratch: frame::Scratch,
     messages: Messages,
     inlet: Inlet,
@@ -152,7 +153,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    pub fn new(shard_count: usize, syslog_workspace: Option<Tenant>) -> Sources {
+    pub fn new(shard_count: usize, syslog_workspace: Option<Tenant>, counters: Arc<Counters>) -> Sources {
         Sources {
             gates: (0..shard_count).map(|_| Gate::new()).collect(),
             shares: (0..shard_count).map(|_| Share::default()).collect(),
@@ -160,7 +161,7 @@ impl Sources {
             resuming: None,
             due: BTreeSet::new(),
             ended: Vec::new(),
-            counters: Counters::default(),
+            counters,
             scratch: frame::Scratch::default(),
             messages: Messages::default(),
             inlet: Inlet::default(),
@@ -171,6 +172,14 @@ impl Sources {
     /// What this core's sources have taken and refused.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(super) fn count_stored(&self, kind: SourceKind, batch: &EventBatch, appended: &Appended) {
+        if !appended.is_replay {
+            let counters = self.counters.of(kind);
+            counters.batches_stored.add(1);
+            counters.events_stored.add(batch.event_count() as u64);
+        }
     }
 
     pub fn datagrams_ready(&mut self) {
@@ -204,7 +213,7 @@ impl Sources {
 
     /// Puts a stream where it is found when it can go on.
     fn wait(&mut self, key: StreamKey, kind: SourceKind, wait: Wait) {
-        self.counters.of(kind).pauses += 1;
+        self.counters.of(kind).pauses.add(1);
         match (wait, self.resuming) {
             (Wait::Until { at_us }, _) => {
                 self.due.insert((at_us, key));
@@ -255,7 +264,7 @@ impl CoreHost {
     ) -> Result<(), (EventBatch, Wait)> {
         let Writer { shard, credential, .. } = *writer;
         let bytes = batch.records().len();
-        let on_its_way = OnItsWay { sender, kind, shard, bytes };
+        let on_its_way = OnItsWay { sender, kind, writer: *writer, bytes };
         let owner = self.shard_owners[shard.0 as usize];
         if owner == self.core {
             self.sources.gates[shard.0 as usize].push(Held { who: (Asker::Own(on_its_way), credential), batch });
@@ -339,7 +348,7 @@ impl CoreHost {
                 return gate.came_back(held, retry_us, now_us);
             }
             Err(refused) => Err(refused),
-            Ok(_) => Ok(()),
+            Ok(appended) => Ok(appended),
         };
         gate.answered(&ack.batch, now_us);
         // What waits behind it may have room.
@@ -351,7 +360,7 @@ impl CoreHost {
         }
     }
 
-    fn tell_asker(&mut self, asker: Asker, batch: EventBatch, result: Result<(), Failed>) {
+    fn tell_asker(&mut self, asker: Asker, batch: EventBatch, result: Result<Appended, Failed>) {
         match (asker, result) {
             (Asker::Own(on_its_way), result) => self.source_ended(&on_its_way, batch, result),
             (Asker::Peer { core, ticket }, Err(Failed::Refused(Refusal::Revoked))) => {
@@ -368,23 +377,22 @@ impl CoreHost {
     // ----- on the way back -----
 
     /// What became of a batch that came in on this core.
-    pub(super) fn source_ended(&mut self, on_its_way: &OnItsWay, batch: EventBatch, result: Result<(), Failed>) {
-        let OnItsWay { sender, kind, shard, bytes } = *on_its_way;
+    pub(super) fn source_ended(&mut self, on_its_way: &OnItsWay, batch: EventBatch, result: Result<Appended, Failed>) {
+        let OnItsWay { sender, kind, writer, bytes } = *on_its_way;
         let sources = &mut self.sources;
-        let share = &mut sources.shares[shard.0 as usize];
+        let share = &mut sources.shares[writer.shard.0 as usize];
         share.bytes -= bytes;
         share.count -= 1;
         sources.on_its_way_count -= 1;
-        let events = batch.event_count() as u64;
-        let counters = sources.counters.of(kind);
         match result {
-            Ok(()) => {
-                counters.batches_stored += 1;
-                counters.events_stored += events;
+            Ok(appended) => sources.count_stored(kind, &batch, &appended),
+            Err(Failed::Refused(why)) => {
+                let count = if kind == SourceKind::Frames { 1 } else { batch.event_count() as u64 };
+                self.reject_repeated(&writer, kind, why, count);
             }
-            Err(Failed::Refused(why)) => counters.refuse(why, if kind == SourceKind::Frames { 1 } else { events }),
             Err(Failed::NoRoom { .. }) => unreachable!("a gate keeps what finds no room"),
         }
+        let sources = &mut self.sources;
         match sender {
             Sender::Stream(key) => sources.ended.push(key),
             Sender::Datagrams => sources.inlet.in_flight -= 1,
@@ -442,8 +450,8 @@ impl CoreHost {
 
     /// One line for the log, at the end.
     pub(super) fn tell_what_sources_did(&self, sockets: &Sockets<CoreHost>) {
-        let counters = self.sources.counters();
-        if *counters != Counters::default() {
+        let counters = self.sources.counters().to_string();
+        if !counters.is_empty() {
             tracing::info!(core = self.core, stalled = sockets.streams.stalled_count(), "sources: {counters}");
         }
     }
@@ -475,7 +483,7 @@ impl StreamService for CoreHost {
             }
             _ => unreachable!("a listener that nobody has made"),
         };
-        self.sources.counters.of(kind).connections_opened += 1;
+        self.sources.counters.of(kind).connections_opened.add(1);
         SourceStream { peer: peer.to_canonical(), protocol, in_flight: 0, is_ending: false }
     }
 
@@ -514,7 +522,7 @@ mod tests {
     }
 
     fn sources() -> Sources {
-        Sources::new(2, None)
+        Sources::new(2, None, Arc::default())
     }
 
     fn has_room(sources: &Sources, place: u32, shard: ShardNumber, bytes: usize) -> bool {
@@ -562,7 +570,7 @@ mod tests {
         assert!(!has_room(&sources, 3, HERE, 1) && has_room(&sources, 3, THERE, 1));
         sources.resuming = Some((key(1), false));
         assert!(has_room(&sources, 1, HERE, 1) && !has_room(&sources, 2, HERE, 1));
-        assert_eq!(sources.counters().frames.pauses, 2);
+        assert_eq!(sources.counters().of(SourceKind::Frames).pauses.get(), 2);
     }
 
     #[test]

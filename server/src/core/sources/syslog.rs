@@ -8,13 +8,15 @@ use std::net::IpAddr;
 
 use ringlog_engine::event::{EventBatch, Source};
 
+use crate::auth::delta::TenantState;
 use crate::core::host::CoreHost;
 use crate::core::sources::counters::{Refusal, SourceKind};
 use crate::core::sources::{Open, Sender, Wait, Writer};
-use crate::limits::{STREAM_HELD_FREE_BYTES, SYSLOG_BATCH_BYTES, SYSLOG_BATCH_MESSAGES};
+use crate::limits::{REJECT_SAMPLE_BYTES, STREAM_HELD_FREE_BYTES, SYSLOG_BATCH_BYTES, SYSLOG_BATCH_MESSAGES};
 use crate::net::streams::{StreamKey, Taken, Then};
 use crate::wire::syslog::framing::{Frame, Framer};
-use crate::wire::syslog::key::find_key;
+use crate::wire::syslog::key::{MalformedKey, find_key, refused_text};
+use crate::wire::syslog::parse::Form;
 use crate::wire::syslog::{map, parse};
 
 /// Memory that messages are read and written with, one after the other.
@@ -58,7 +60,9 @@ impl CoreHost {
                 Frame::Message(message) => {
                     self.put_message(from.open, SourceKind::SyslogStream, from.peer, &rest[message])
                 }
-                Frame::Truncated(_) => self.sources.counters.syslog_streams.refuse(Refusal::Oversized, 1),
+                Frame::Truncated(beginning) => {
+                    self.refuse_cut(SourceKind::SyslogStream, Refusal::Oversized, &rest[beginning]);
+                }
                 Frame::Need => {
                     taken_bytes += step.consumed;
                     break;
@@ -72,7 +76,9 @@ impl CoreHost {
                 Some(Frame::Message(message)) => {
                     self.put_message(from.open, SourceKind::SyslogStream, from.peer, &rest[message]);
                 }
-                Some(Frame::Truncated(_)) => self.sources.counters.syslog_streams.refuse(Refusal::CutOff, 1),
+                Some(Frame::Truncated(beginning)) => {
+                    self.refuse_cut(SourceKind::SyslogStream, Refusal::CutOff, &rest[beginning]);
+                }
                 Some(Frame::Need) | None => {}
             }
             taken_bytes = bytes.len();
@@ -122,13 +128,8 @@ impl CoreHost {
         messages.note_peer(peer);
         let Messages { reader, writer: into, peer_text, .. } = &mut messages;
         let message = reader.read(bytes, self.now.wall);
-        let writer = match find_key(&message) {
-            Ok(Some(key)) => self.writer_of_key(&key),
-            Ok(None) => self.writer_of_listener(),
-            Err(_) => None,
-        };
-        match writer {
-            None => self.sources.counters.of(kind).refuse(Refusal::BadKey, 1),
+        match self.writer_of_message(kind, find_key(&message)) {
+            None => {}
             Some(writer) => {
                 let is_open = open.back().is_some_and(|last| last.writer == writer && !is_full(last));
                 if !is_open {
@@ -137,8 +138,9 @@ impl CoreHost {
                 }
                 let last = open.back_mut().expect("one was just made, or there");
                 // A batch that is not full has room for any message.
-                if into.push(&message, peer_text, &mut last.batch).is_err() {
-                    self.sources.counters.of(kind).refuse(Refusal::Malformed, 1);
+                if let Err(error) = into.push(&message, peer_text, &mut last.batch) {
+                    let tell = || (error.to_string(), Some(shown(bytes)));
+                    self.reject(&writer, kind, Refusal::Malformed.name(), tell);
                 }
                 if last.batch.is_empty() {
                     let empty = open.pop_back().expect("it was just looked at");
@@ -149,11 +151,57 @@ impl CoreHost {
         self.sources.messages = messages;
     }
 
-    fn writer_of_listener(&self) -> Option<Writer> {
-        let tenant = self.sources.syslog_workspace.filter(|tenant| self.credentials.is_active(*tenant))?;
-        let shard = self.credentials.tenant(tenant)?.shard;
-        Some(Writer { tenant, shard, credential: None })
+    /// A message of which there is only the beginning. Whoever it belongs to is shown that, if it is certain whose it is.
+    pub(super) fn refuse_cut(&mut self, kind: SourceKind, why: Refusal, beginning: &[u8]) {
+        let mut messages = std::mem::take(&mut self.sources.messages);
+        let message = messages.reader.read(beginning, self.now.wall);
+        let key = find_key(&message);
+        // A key may stand behind the cut, or in what was cut in two.
+        let may_be_anothers = key == Ok(None)
+            && (message.may_name_key || (message.form == Form::Unparsed && beginning.starts_with(b"<")));
+        if may_be_anothers {
+            self.sources.counters.reject(kind, why.name(), 1);
+        } else if let Some(writer) = self.writer_of_message(kind, key) {
+            self.reject(&writer, kind, why.name(), || (why.text().to_owned(), Some(shown(beginning))));
+        }
+        self.sources.messages = messages;
     }
+
+    /// Whose a message is. Those that are nobody's, or of one who may not write, are counted.
+    fn writer_of_message(&mut self, kind: SourceKind, key: Result<Option<[u8; 16]>, MalformedKey>) -> Option<Writer> {
+        let writer = match key {
+            Ok(Some(key)) => {
+                let writer = self.writer_of_key(&key);
+                if writer.is_none() {
+                    self.reject_key(kind, &key);
+                }
+                return writer;
+            }
+            Ok(None) => self.writer_of_listener(),
+            Err(MalformedKey) => None,
+        };
+        match writer {
+            Some(writer) if self.credentials.is_active(writer.tenant) => return Some(writer),
+            Some(writer) => self.reject_repeated(&writer, kind, Refusal::Revoked, 1),
+            None => self.sources.counters.reject(kind, Refusal::BadKey.name(), 1),
+        }
+        None
+    }
+
+    /// Whether it is active or not.
+    fn writer_of_listener(&self) -> Option<Writer> {
+        let row = self.credentials.tenant(self.sources.syslog_workspace?)?;
+        (row.state != TenantState::Deleting).then_some(Writer {
+            tenant: row.number,
+            shard: row.shard,
+            credential: None,
+        })
+    }
+}
+
+/// The beginning of a message, without a key.
+fn shown(message: &[u8]) -> String {
+    refused_text(&message[..message.len().min(REJECT_SAMPLE_BYTES)])
 }
 
 fn is_full(open: &Open) -> bool {

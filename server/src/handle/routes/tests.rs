@@ -125,7 +125,7 @@ fn fixture() -> Fixture {
         let state = if holder == Holder::Revoked { CredentialState::Revoked } else { CredentialState::Active };
         let expires_at = (holder == Holder::Expired).then_some(NOW);
         let scope = if holder == Holder::ReadingOnly { Permissions::of(&[Permission::Read]) } else { Permissions::ALL };
-        let row = CredentialRow { slot, generation: 1, tenant, role, kind, scope, state, expires_at, proof };
+        let row = CredentialRow { slot, generation: 1, key: 1, tenant, role, kind, scope, state, expires_at, proof };
         changes.push(Change::Credential(row));
         keys.push((holder, text));
     };
@@ -186,9 +186,13 @@ fn every_route_admits_exactly_those_who_may() {
                 let is_own = header.is_empty() || named == Some(own);
                 let expected = match route.need {
                     Need::Nothing => None,
-                    Need::OwnMachine if *holder == Holder::Nobody => None,
+                    Need::OwnMachine | Need::Monitor if *holder == Holder::Nobody => None,
                     _ if !holder.is_good() => Some(401),
                     Need::OwnMachine => (!holder.is_operator()).then_some(403),
+                    Need::Monitor => {
+                        let may = own == SYSTEM_TENANT && holder.may(Permission::Metrics);
+                        (!may).then_some(403)
+                    }
                     Need::Credential if holder.is_operator() || is_own => None,
                     Need::Tenant(permission) | Need::Scope(permission) | Need::Operator(permission)
                         if !holder.may(permission) =>
@@ -220,7 +224,9 @@ fn every_route_admits_exactly_those_who_may() {
                 if let Ok((_, admitted)) = &decided.outcome {
                     assert_eq!(admitted.endpoint, route.endpoint, "{what}");
                     match &admitted.who {
-                        Who::Anyone => assert!(matches!(route.need, Need::Nothing | Need::OwnMachine), "{what}"),
+                        Who::Anyone => {
+                            assert!(matches!(route.need, Need::Nothing | Need::OwnMachine | Need::Monitor), "{what}");
+                        }
                         Who::Tenant(access) => assert_eq!(access.tenant, named.unwrap_or(own), "{what}"),
                         Who::Caller(caller) => match route.need {
                             Need::Scope(_) if holder.is_operator() => assert_eq!(caller.tenant, named, "{what}"),
@@ -249,8 +255,9 @@ fn every_route_admits_exactly_those_who_may() {
 fn what_is_wrong_with_a_credential_does_not_show() {
     let mut fixture = fixture();
     for route in ROUTES.iter().filter(|route| route.need != Need::Nothing) {
-        let is_bad =
-            |holder: &Holder| !holder.is_good() && (route.need != Need::OwnMachine || *holder != Holder::Nobody);
+        let is_bad = |holder: &Holder| {
+            !holder.is_good() && (!matches!(route.need, Need::OwnMachine | Need::Monitor) || *holder != Holder::Nobody)
+        };
         for (holder, key) in fixture.keys.iter().filter(|(holder, _)| is_bad(holder)) {
             let decided = ask(&mut fixture.credentials, route.method.as_str(), &path_of(route), key, "");
             let problem = decided.outcome.err().unwrap();
@@ -264,13 +271,15 @@ fn what_is_wrong_with_a_credential_does_not_show() {
 }
 
 #[test]
-fn without_a_key_a_set_up_comes_from_this_machine_and_through_nobody() {
+fn without_a_key_a_set_up_or_a_look_at_all_numbers_comes_from_this_machine_and_through_nobody() {
     let mut fixture = fixture();
     let (_, bootstrap) = fixture.keys.iter().find(|(holder, _)| *holder == Holder::Bootstrap).unwrap();
     let mut check = |peer: &str, key: &str, more: &str, expected: Option<u16>| {
         let peer = peer.parse().unwrap();
-        let decided = ask_from(peer, &mut fixture.credentials, "POST", "/api/v1/auth/setup", key, more);
-        assert_eq!(refused_with(&decided), expected, "{peer} {more}");
+        for (method, path) in [("POST", "/api/v1/auth/setup"), ("GET", "/metrics")] {
+            let decided = ask_from(peer, &mut fixture.credentials, method, path, key, more);
+            assert_eq!(refused_with(&decided), expected, "{path} {peer} {more}");
+        }
     };
     for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
         check(local, "", "", None);

@@ -91,6 +91,9 @@ pub enum PricingError {
     Twice {
         route: usize,
     },
+    NoSuchRoute {
+        route: usize,
+    },
 }
 
 impl fmt::Display for PricingError {
@@ -99,7 +102,7 @@ impl fmt::Display for PricingError {
             PricingError::NoFacilitator => write!(f, "x402.enabled needs x402.facilitator_url"),
             PricingError::FacilitatorUrl(url) => write!(
                 f,
-                "x402.facilitator_url: {url:?} does not begin with https://, or http:// for this machine, and a host"
+                "x402.facilitator_url: {url:?} is not https://, or http:// for this machine, with a host and without a query"
             ),
             PricingError::Timeout(seconds) => {
                 write!(f, "x402.max_timeout_seconds: {seconds} is not from 1 to {TIMEOUT_S_MAX}")
@@ -118,6 +121,10 @@ impl fmt::Display for PricingError {
                 write!(f, "x402.routes, number {route}: {key} is not {what}")
             }
             PricingError::Twice { route } => write!(f, "x402.routes, number {route}: priced already"),
+            PricingError::NoSuchRoute { route } => write!(
+                f,
+                "x402.routes, number {route}: the server has no such method and path, or a part of the path varies"
+            ),
         }
     }
 }
@@ -232,20 +239,34 @@ fn is_description(text: &str) -> bool {
 /// Payments are not verified over a line that others can change: in the clear only to this machine.
 fn is_facilitator_url(url: &str) -> bool {
     let host_of = |rest: &'_ str| -> Option<String> {
-        let authority = rest.split(['/', '?', '#']).next()?;
+        let authority = rest.split('/').next()?;
         let host = match authority.strip_prefix('[') {
             Some(v6) => v6.split_once(']')?.0,
             None => authority.split(':').next()?,
         };
         (!host.is_empty() && !authority.contains('@')).then(|| host.to_owned())
     };
-    let is_plain = url.len() <= URL_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_url = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'\\');
+    let is_plain = url.len() <= URL_BYTES_MAX && url.bytes().all(is_url);
     let host = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => host_of(rest),
         (None, Some(rest)) => host_of(rest).filter(|host| ["127.0.0.1", "localhost", "::1"].contains(&host.as_str())),
         (None, None) => None,
     };
     is_plain && host.is_some()
+}
+
+/// As `ringlog check` shows it.
+impl fmt::Display for Pricing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", if self.is_enabled { "on" } else { "off" })?;
+        let url = self.facilitator_url.as_deref().unwrap_or("none");
+        write!(f, "(facilitator {url}")?;
+        for PricedRoute { method, path, requirements, .. } in &self.routes {
+            write!(f, ", {method} {path} {} of {}", requirements.amount, requirements.network)?;
+        }
+        write!(f, ")")
+    }
 }
 
 impl Pricing {
@@ -261,6 +282,15 @@ impl Pricing {
     pub fn price_of(&self, method: &str, path: &str) -> Option<&PricedRoute> {
         let found = self.routes.iter().find(|route| route.method == method && route.path == path);
         found.filter(|_| self.is_enabled)
+    }
+
+    /// Whether every priced route is one: a price that nobody is asked for is a mistake. A path with a part that varies can
+    /// be written in more ways than one, and so has no price.
+    pub fn check_routes(&self, is_route: impl Fn(&str, &str) -> bool) -> Result<(), PricingError> {
+        match self.routes.iter().position(|route| !is_route(&route.method, &route.path)) {
+            Some(index) => Err(PricingError::NoSuchRoute { route: index + 1 }),
+            None => Ok(()),
+        }
     }
 
     /// All of them, whether pricing is on or not.
@@ -347,13 +377,30 @@ pub(in crate::handle::x402) mod tests {
     }
 
     #[test]
+    fn a_price_for_what_is_not_served_is_a_mistake() {
+        let pricing = pricing();
+        assert_eq!(pricing.check_routes(|method, path| (method, path) == ("GET", "/premium-data")), Ok(()));
+        let error = pricing.check_routes(|_, _| false).unwrap_err();
+        assert_eq!(error, PricingError::NoSuchRoute { route: 1 });
+        assert!(error.to_string().contains("number 1"), "{error}");
+    }
+
+    #[test]
     fn a_facilitator_on_this_machine_may_speak_in_the_clear() {
-        for url in ["http://127.0.0.1:4021", "http://localhost/x", "http://[::1]:80/", "https://h", "https://h:1/p?q"] {
+        for url in ["http://127.0.0.1:4021", "http://localhost/x", "http://[::1]:80/", "https://h", "https://h:1/p/"] {
             assert!(is_facilitator_url(url), "{url}");
         }
-        for url in
-            ["", "h", "ftp://h", "http://h", "http://127.0.0.1.example.com", "http://localhost@evil", "https://a b"]
-        {
+        for url in [
+            "",
+            "h",
+            "ftp://h",
+            "http://h",
+            "https://h/?q",
+            "https://h#f",
+            "http://127.0.0.1.example.com",
+            "http://localhost@evil",
+            "https://a b",
+        ] {
             assert!(!is_facilitator_url(url), "{url}");
         }
     }

@@ -665,7 +665,9 @@ fn exporters_try_again_what_may_succeed_later_and_nothing_else() {
             // The connection ends, or nothing was stored that a second request could double.
             ErrorCode::RequestTimeout | ErrorCode::RequestInProgress => assert!(!is_tried_again),
             // A new request may find another node or a disk that works again.
-            ErrorCode::OutcomeUnknown | ErrorCode::ReadOnly => assert!(is_tried_again),
+            ErrorCode::OutcomeUnknown | ErrorCode::ReadOnly | ErrorCode::PaymentOutcomeUnknown => {
+                assert!(is_tried_again)
+            }
             _ => assert_eq!(is_tried_again, code.is_retryable(), "{code:?}"),
         }
     }

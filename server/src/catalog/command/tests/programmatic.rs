@@ -79,12 +79,12 @@ fn a_key_is_its_makers_and_another_finds_no_trace_of_it() {
 
     // By one who may not, an id is one that nobody has.
     let absent = KeyId::random();
-    for id in [view.id, absent] {
+    for (id, expected) in [(view.id, Refused::OthersKey), (absent, Refused::NoKey)] {
         for whose in [&admin, &foreign] {
-            assert_eq!(catalog.revoke_own(whose, id).unwrap_err(), Refused::NoKey);
+            assert_eq!(catalog.revoke_own(whose, id).unwrap_err(), expected);
         }
         let any = What::Programmatic(AskProgrammatic::RevokeAny { whose: own(), id });
-        assert_eq!(catalog.call(&foreign, any).unwrap_err(), Refused::NoKey);
+        assert_eq!(catalog.call(&foreign, any).unwrap_err(), expected);
     }
     catalog.revoke_own(&developer, view.id).unwrap();
     assert!(catalog.who(&key).is_none());
@@ -196,8 +196,8 @@ fn permissions_restrict_and_are_never_beyond_the_givers() {
     assert_eq!(catalog.permissions(&child), [Read, Metrics]);
     // It sees to itself and to what was made with it, and not to its owner's other keys.
     assert_eq!(catalog.own(&cut), ["cut", "child"]);
-    assert_eq!(catalog.revoke_own(&cut, whole_view.id).unwrap_err(), Refused::NoKey);
-    assert_eq!(catalog.revoke_own(&child, view.id).unwrap_err(), Refused::NoKey);
+    assert_eq!(catalog.revoke_own(&cut, whole_view.id).unwrap_err(), Refused::OthersKey);
+    assert_eq!(catalog.revoke_own(&child, view.id).unwrap_err(), Refused::OthersKey);
     let (writer, _) = catalog.make(&developer, own(), scoped(only(&[Write]))).unwrap();
     let listed = catalog.names(&writer, AskProgrammatic::ListOwn { named: None });
     assert_eq!(listed.unwrap_err(), Refused::Permission(Read));
@@ -319,7 +319,7 @@ fn streaming_keys_are_made_and_deleted_in_the_file_and_in_force() {
     assert_eq!(streams.make(&admin, "mobile").unwrap_err(), Refused::KeyExists);
     // Another tenant's names are not felt, and its keys are not there.
     let (second, _) = streams.make(&foreign, "mobile").unwrap();
-    assert_eq!(streams.delete(&foreign, Some(view.number), "x").unwrap_err(), Refused::NoKey);
+    assert_eq!(streams.delete(&foreign, Some(view.number), "x").unwrap_err(), Refused::OthersKey);
     assert_eq!(
         (streams.names(&admin).unwrap(), streams.names(&foreign).unwrap()),
         (vec!["mobile".to_owned()], vec!["mobile".to_owned()])

@@ -6,21 +6,24 @@ use super::super::Violation;
 use super::super::promises::{Holder, OneOf, PromisedUser, Standing, Token, Told};
 use super::super::running::Running;
 use super::super::world::World;
-use super::named;
+use super::{DAY_US, named};
 use crate::auth::delta::CredentialKind;
 use crate::auth::password::Password;
 use crate::auth::password_thread::Verified;
+use crate::auth::programmatic::{KeyId, Scope};
 use crate::auth::role::Role;
 use crate::auth::secret::{Secret, sha256};
 use crate::auth::session::LoginName;
 use crate::auth::tenant_id::Email;
 use crate::catalog::accounts::{Account, AccountWhat, LoggedIn, NewUser, Prepared, Worked};
 use crate::catalog::command::{Done, What, Whose};
+use crate::catalog::programmatic_keys::{AskProgrammatic, DoneProgrammatic, Wanted};
 
 const PASSWORD: &str = "correct horse";
 
 /// Far from where the oldest session of somebody has to go.
 const TOKENS_PER_USER: usize = 20;
+const KEYS_PER_USER: usize = 4;
 
 impl World {
     pub(super) fn create_user(&mut self, running: &mut Running) -> Result<(), Violation> {
@@ -100,6 +103,51 @@ impl World {
         let by = self.promises.tokens[session].text.clone();
         let (told, _) = self.command(running, &by, What::LogOut)?;
         self.promises.tokens[session].standing.change(Standing::Ended, told);
+        Ok(())
+    }
+
+    /// A key that lives by the person, and outlives the session that it was made in.
+    pub(super) fn make_programmatic_key(&mut self, running: &mut Running) -> Result<(), Violation> {
+        let Some(session) = self.some_token(CredentialKind::Session) else { return Ok(()) };
+        let Token { text: by, tenant, holder, .. } = self.promises.tokens[session].clone();
+        let made = |token: &&Token| (token.kind, &token.holder) == (CredentialKind::Programmatic, &holder);
+        if KEYS_PER_USER < self.promises.tokens.iter().filter(made).count() {
+            return Ok(());
+        }
+        let expires_at = self.rng.chance(1, 3).then(|| self.now + DAY_US);
+        let wanted = Wanted {
+            name: format!("key {}", self.fresh_number()),
+            description: None,
+            scope: Scope::Inherit,
+            expires_at: expires_at.map(Micros),
+        };
+        let whose = Whose { tenant: Some(Tenant(tenant)), named: None };
+        let what = What::Programmatic(AskProgrammatic::Make { whose, wanted });
+        let (_, answer) = self.command(running, &by, what)?;
+        if let Some(Done::Programmatic(DoneProgrammatic::Made { key, view })) = answer {
+            self.promises.tokens.push(Token {
+                text: key.expose().to_owned(),
+                kind: CredentialKind::Programmatic,
+                tenant,
+                name: view.id.to_string(),
+                holder,
+                kid: None,
+                number: None,
+                standing: OneOf::known(Standing::Until(expires_at)),
+                successor: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// By the key itself, as whoever finds a key may end it.
+    pub(super) fn revoke_programmatic_key(&mut self, running: &mut Running) -> Result<(), Violation> {
+        let Some(key) = self.some_token(CredentialKind::Programmatic) else { return Ok(()) };
+        let Token { text, name, .. } = self.promises.tokens[key].clone();
+        let id = KeyId::parse(&name).expect("it is the id of a key");
+        let what = What::Programmatic(AskProgrammatic::RevokeOwn { id });
+        let (told, _) = self.command(running, &text, what)?;
+        self.promises.tokens[key].standing.change(Standing::Ended, told);
         Ok(())
     }
 
