@@ -7,7 +7,8 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -20,6 +21,11 @@ const BACKLOG: i32 = 4096;
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_PROBES: u32 = 6;
+
+/// A restart finds the ports of its last life taken for a moment: the kernel lets go of a ring's sockets behind the end of its
+/// process, within some milliseconds where nothing is busy.
+const FREE_WITHIN: Duration = Duration::from_secs(2);
+const FREE_ASKED_EVERY: Duration = Duration::from_millis(10);
 
 /// Why an address cannot be listened on.
 #[derive(Debug)]
@@ -68,19 +74,36 @@ pub fn listen_tcp(
     address: SocketAddr,
     count: usize,
 ) -> Result<(Vec<TcpListener>, SocketAddr), ListenError> {
-    let failed = |address, error: rustix::io::Errno| ListenError { flag, address, error: error.into() };
-    let first = socket(address, SocketType::STREAM).map_err(|error| failed(address, error))?;
-    rustix::net::bind(&first, &address).map_err(|error| failed(address, error))?;
-    // A second of two that bound at the same time fails here, not at `bind`.
-    rustix::net::listen(&first, BACKLOG).map_err(|error| failed(address, error))?;
-    let first = TcpListener::from(first);
-    let bound = first.local_addr().map_err(|error| ListenError { flag, address, error })?;
+    let failed = |address, error| ListenError { flag, address, error };
+    let first = when_free(|| listen_alone(address)).map_err(|error| failed(address, error))?;
+    let bound = first.local_addr().map_err(|error| failed(address, error))?;
     let mut listeners = vec![first];
     if 1 < count {
-        let rest = siblings(&listeners[0], bound, count - 1).map_err(|error| failed(bound, error))?;
+        let rest = siblings(&listeners[0], bound, count - 1).map_err(|error| failed(bound, error.into()))?;
         listeners.extend(rest);
     }
     Ok((listeners, bound))
+}
+
+fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = socket(address, SocketType::STREAM)?;
+    rustix::net::bind(&listener, &address)?;
+    // A second of two that bound at the same time fails here, not at `bind`.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener.into())
+}
+
+/// What `bind` makes, once nobody else has the port; its error, if somebody keeps it.
+fn when_free<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < FREE_WITHIN => {
+                thread::sleep(FREE_ASKED_EVERY);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Lets the kernel find out which of a listener's connections have lost their peer, for protocols whose connections may be
@@ -102,7 +125,7 @@ pub fn bind_udp(
     let failed = |error: io::Error| ListenError { flag, address, error };
     // Alone at first, so that a taken port is an error. It holds the port until the others have it, and is gone then: it
     // belongs to no group, and would take senders from those that do.
-    let first = UdpSocket::bind(address).map_err(failed)?;
+    let first = when_free(|| UdpSocket::bind(address)).map_err(failed)?;
     let bound = first.local_addr().map_err(failed)?;
     let sockets = datagram_sockets(&first, bound, count).map_err(|error| failed(error.into()))?;
     Ok((sockets, bound))
@@ -195,19 +218,35 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_the_last_life_leaves_late_is_waited_for() {
+        let (listeners, bound) = listen_tcp("--http", any(), 2).unwrap();
+        let mut listeners = Some(listeners);
+        let mut attempts = 0;
+        let listener = when_free(|| {
+            attempts += 1;
+            let result = listen_alone(bound);
+            listeners = None;
+            result
+        });
+        assert_eq!((listener.unwrap().local_addr().unwrap(), attempts), (bound, 2));
+    }
+
+    #[test]
     fn a_taken_port_is_an_error_whoever_has_it() {
         for count in [1, 2] {
             let (_listeners, bound) = listen_tcp("--http", any(), count).unwrap();
-            for wanted in [1, 2] {
-                let error = listen_tcp("--http", bound, wanted).unwrap_err();
-                assert!(error.is_taken());
-                assert!(error.to_string().starts_with(&format!("{bound} is taken")), "{error}");
-            }
+            assert_eq!(listen_alone(bound).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
-        for count in [1, 2] {
-            let (_sockets, bound) = bind_udp("--syslog-udp", any(), count).unwrap();
-            assert!(bind_udp("--syslog-udp", bound, 2).unwrap_err().is_taken());
-        }
+        let (_listeners, bound) = listen_tcp("--http", any(), 1).unwrap();
+        let error = listen_tcp("--http", bound, 2).unwrap_err();
+        assert!(error.is_taken());
+        assert!(error.to_string().starts_with(&format!("{bound} is taken")), "{error}");
+    }
+
+    #[test]
+    fn a_taken_port_of_datagrams_is_an_error_too() {
+        let (_sockets, bound) = bind_udp("--syslog-udp", any(), 2).unwrap();
+        assert!(bind_udp("--syslog-udp", bound, 2).unwrap_err().is_taken());
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Requests")]
     pub always_batch: bool,
     /// Where JSON lines go
-    #[arg(long, default_value = "/v1/events", value_name = "PATH", help_heading = "Requests")]
+    #[arg(long, default_value = "/api/v1/events/batch", value_name = "PATH", help_heading = "Requests")]
     pub lines_path: String,
     /// The content type of JSON lines
     #[arg(long, default_value = "application/x-ndjson", value_name = "TYPE", help_heading = "Requests")]

@@ -10,7 +10,7 @@ fn workload(mix: Mix, scrutiny: Scrutiny, tenant_choice: Option<Choice>) -> Work
         raw: None,
         query_limit: 7,
         window: Duration::from_secs(60),
-        lines_path: "/v1/events".to_owned(),
+        lines_path: "/api/v1/events/batch".to_owned(),
         lines_type: "application/x-ndjson".to_owned(),
         headers: Vec::new(),
         tenant_choice,
@@ -66,7 +66,7 @@ fn json_lines_are_one_event_each() {
     let mut out = Vec::new();
     assert_eq!(workload.write(&mut stream, &mut out).event_count, 25);
     let (head, body) = split(&out);
-    assert!(head.starts_with("POST /v1/events HTTP/1.1\r\n"), "{head}");
+    assert!(head.starts_with("POST /api/v1/events/batch HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("content-type: application/x-ndjson"), "{head}");
     assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
     assert!(body.ends_with('\n'));

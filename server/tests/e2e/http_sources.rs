@@ -21,9 +21,9 @@ on_both! {
     a_batch_may_come_as_lines,
 }
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f";
+pub const KEY: &str = "000102030405060708090a0b0c0d0e0f";
 const OTHER: &str = "feed1e11feed1e11feed1e11feed1e11";
-const BOOTSTRAP: &str = "a-bootstrap-key-of-mine";
+pub const BOOTSTRAP: &str = "a-bootstrap-key-of-mine";
 
 /// Tenant 1 has the key, tenant 2 the other.
 fn start(io: Io) -> Server {
@@ -65,7 +65,7 @@ fn refused(answer: &Response) -> (u16, String) {
 }
 
 /// As the operator reads it: a streaming key reads nothing.
-fn page(server: &Server, path: &str, tenant: &str) -> Vec<Value> {
+pub fn page(server: &Server, path: &str, tenant: &str) -> Vec<Value> {
     let answer = send(server, "GET", path, &[&bearer(BOOTSTRAP), &format!("X-Tenant-ID: {tenant}")], b"");
     assert_eq!(answer.status, 200, "{}", answer.text());
     let list = if path.starts_with("/api/v1/rejects") { "rejects" } else { "events" };

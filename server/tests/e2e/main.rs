@@ -24,7 +24,9 @@ mod rejects;
 mod revocation;
 mod sdk;
 mod seeds;
+mod snippets;
 mod sources;
+mod tell_sdk;
 mod tenants;
 mod x402;
 
