@@ -40,7 +40,8 @@ pub fn check(batch: &EventBatch, payloads: Payloads) -> Vec<Record<'_>> {
         assert!(!is_reserved_entity(record.entity), "{:?}", record.entity);
         check_json(record.payload, payloads == Payloads::Objects);
         if !record.metadata.is_empty() {
-            check_json(record.metadata, true);
+            // The first SDK's clients may send any JSON as metadata, as they may as a payload.
+            check_json(record.metadata, payloads == Payloads::Objects);
         }
         records.push(record);
     }
