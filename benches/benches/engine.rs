@@ -15,7 +15,7 @@ use ringlog_benches::sample::{KEY, Sample, TENANT, group};
 use ringlog_engine::event::{EventBatch, IdempotencyKey, Source};
 use ringlog_engine::format::key_run::KeyEntry;
 use ringlog_engine::ids::{Micros, Position, ShardNumber};
-use ringlog_engine::io::{BufferPool, Disk, DiskDone, DiskOp, Fill};
+use ringlog_engine::io::{BufferPool, Disk, DiskDone, DiskOp, FileMemory, Fill};
 use ringlog_engine::limits::BLOCK_BYTES_TARGET;
 use ringlog_engine::shard::jobs::ShardHome;
 use ringlog_engine::shard::names::{QUARANTINE_DIR, shard_dir};
@@ -84,7 +84,7 @@ impl NullShard {
         let mut null = NullShard { shard, now, out: Output::default() };
         null.turn();
         for job in std::mem::take(&mut null.out.jobs) {
-            null.shard.job_done(job.run(&disk), null.now);
+            null.shard.job_done(job.run(&disk, &mut FileMemory::default()), null.now);
         }
         null
     }

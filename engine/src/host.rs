@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::event::EventBatch;
 use crate::io::worker::Worker;
-use crate::io::{BufferPool, DiskDone, DiskOp, FsDisk, Remote, Ring};
+use crate::io::{BufferPool, DiskDone, DiskOp, FileMemory, FsDisk, Remote, Ring};
 use crate::limits::{BLOCK_BYTES_TARGET, IN_FLIGHT_BLOCKS_MAX};
 use crate::shard::jobs::{Job, JobDone};
 use crate::shard::recover::{OpenError, RecoveryReport};
@@ -64,7 +64,8 @@ impl ShardHost {
         let name = config.home.dir.clone();
         let (shard, report) = Shard::open(&*disk, config, pool, now, seed)?;
         let remote: Remote = ring.remote();
-        let worker = Worker::start(&name, move |job: Job| job.run(&*disk), move || remote.wake());
+        let mut memory = FileMemory::default();
+        let worker = Worker::start(&name, move |job: Job| job.run(&*disk, &mut memory), move || remote.wake());
         Ok((ShardHost { shard, worker, route, out: Output::default() }, report))
     }
 

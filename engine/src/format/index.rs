@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::filter::FilterRef;
 use crate::ids::{Micros, Position, Tenant};
-use crate::io::Map;
+use crate::io::{FileMemory, Map};
 use crate::limits::ALIGNMENT;
 
 pub const INDEX_MAGIC: [u8; 8] = *b"RLINDEX1";
@@ -157,17 +157,37 @@ pub struct IndexIdentity {
     pub has_key_run: bool,
 }
 
-/// Encodes a whole index file. `tenants` is sorted by number, `types` by text, `events` clustered; `filter` is a binary fuse filter over `entity_filter_key`s.
-pub fn encode_index(
+/// Encodes a whole index file into `memory`. `tenants` is sorted by number, `types` by text; `filter` is a binary fuse filter
+/// over `entity_filter_key`s. `fill` sets each event of the clustered columns once.
+pub fn encode_index<'m>(
+    memory: &'m mut FileMemory,
     identity: &IndexIdentity,
     tenants: &[TenantSlice],
     types: &[&str],
-    events: &[IndexEvent],
     filter: &[u8],
-) -> Vec<u8> {
-    let group_count = events.len().div_ceil(GROUP_EVENTS);
-    let mut resident = Vec::new();
+    fill: impl FnOnce(&mut Groups<'_>),
+) -> &'m [u8] {
+    let event_count: usize = tenants.iter().map(|slice| slice.event_count as usize).sum();
+    let group_count = event_count.div_ceil(GROUP_EVENTS);
+    let type_text_bytes: usize = types.iter().map(|text| text.len()).sum();
     let tenants_offset = ALIGNMENT;
+    let types_offset = tenants_offset + tenants.len() * INDEX_TENANT_BYTES;
+    let type_text_offset = types_offset + types.len() * INDEX_TYPE_BYTES;
+    let fences_offset = type_text_offset + type_text_bytes;
+    let filter_offset = fences_offset + group_count * INDEX_FENCE_BYTES;
+    let resident_bytes = (filter_offset + filter.len()).next_multiple_of(ALIGNMENT);
+    let file = memory.take(resident_bytes + group_count * GROUP_BYTES);
+    let (resident, groups) = file.split_at_mut(resident_bytes);
+
+    let groups = <[Group]>::mut_from_bytes(groups).expect("as many bytes as the groups have");
+    if let Some(last) = groups.last_mut() {
+        last.as_mut_bytes().fill(0);
+    }
+    let mut groups = Groups { groups, event_count };
+    fill(&mut groups);
+
+    resident[..ALIGNMENT].fill(0);
+    let mut out = Cursor { bytes: resident, at: ALIGNMENT };
     for slice in tenants {
         let entry = IndexTenant {
             tenant: U32::new(slice.tenant.0),
@@ -179,38 +199,19 @@ pub fn encode_index(
             timestamp_min: I64::new(slice.timestamp_min),
             timestamp_max: I64::new(slice.timestamp_max),
         };
-        resident.extend_from_slice(entry.as_bytes());
+        out.put(entry.as_bytes());
     }
-    let types_offset = ALIGNMENT + resident.len();
     let mut text_offset = 0u32;
     for text in types {
         let entry = IndexType { text_offset: U32::new(text_offset), text_bytes: U32::new(text.len() as u32) };
-        resident.extend_from_slice(entry.as_bytes());
+        out.put(entry.as_bytes());
         text_offset += text.len() as u32;
     }
-    let type_text_offset = ALIGNMENT + resident.len();
-    for text in types {
-        resident.extend_from_slice(text.as_bytes());
-    }
-    let fences_offset = ALIGNMENT + resident.len();
-    let mut groups = Vec::with_capacity(group_count * GROUP_BYTES);
-    for group in events.chunks(GROUP_EVENTS) {
-        let from = groups.len();
-        encode_group(&mut groups, group);
-        let fence = IndexFence {
-            timestamp_min: I64::new(group.iter().map(|event| event.timestamp).min().unwrap_or(0)),
-            timestamp_max: I64::new(group.iter().map(|event| event.timestamp).max().unwrap_or(0)),
-            type_min: U32::new(group.iter().map(|event| event.event_type).min().unwrap_or(0)),
-            type_max: U32::new(group.iter().map(|event| event.event_type).max().unwrap_or(0)),
-            group_crc: U32::new(crc32fast::hash(&groups[from..])),
-            reserved: U32::new(0),
-        };
-        resident.extend_from_slice(fence.as_bytes());
-    }
-    let filter_offset = ALIGNMENT + resident.len();
-    resident.extend_from_slice(filter);
-    let resident_bytes = (ALIGNMENT + resident.len()).next_multiple_of(ALIGNMENT);
-    resident.resize(resident_bytes - ALIGNMENT, 0);
+    types.iter().for_each(|text| out.put(text.as_bytes()));
+    (0..group_count).for_each(|group| out.put(groups.fence(group).as_bytes()));
+    out.put(filter);
+    let filled = out.at;
+    resident[filled..].fill(0);
 
     let mut header = IndexHeader {
         magic: INDEX_MAGIC,
@@ -221,14 +222,14 @@ pub fn encode_index(
         tenant_count: U32::new(tenants.len() as u32),
         type_count: U32::new(types.len() as u32),
         group_count: U32::new(group_count as u32),
-        event_count: U64::new(events.len() as u64),
+        event_count: U64::new(event_count as u64),
         segment_number: U64::new(identity.segment_number),
         epoch: U64::new(identity.epoch),
         first_sequence: U64::new(identity.first_sequence),
         last_sequence: U64::new(identity.last_sequence),
         next_ordinal: U64::new(identity.next_ordinal),
         last_block_crc: U32::new(identity.last_block_crc),
-        resident_crc: U32::new(crc32fast::hash(&resident)),
+        resident_crc: U32::new(crc32fast::hash(&resident[ALIGNMENT..])),
         timestamp_min: I64::new(tenants.iter().map(|slice| slice.timestamp_min).min().unwrap_or(0)),
         timestamp_max: I64::new(tenants.iter().map(|slice| slice.timestamp_max).max().unwrap_or(0)),
         tenants_offset: U64::new(tenants_offset as u64),
@@ -240,26 +241,68 @@ pub fn encode_index(
         resident_bytes: U64::new(resident_bytes as u64),
     };
     header.header_crc = U32::new(crc32fast::hash(&header.as_bytes()[INDEX_HEADER_CRC_FROM..]));
-    let mut file = vec![0; ALIGNMENT];
-    file[..INDEX_HEADER_BYTES].copy_from_slice(header.as_bytes());
-    file.extend_from_slice(&resident);
-    file.extend_from_slice(&groups);
+    resident[..INDEX_HEADER_BYTES].copy_from_slice(header.as_bytes());
     file
 }
 
-fn encode_group(out: &mut Vec<u8>, group: &[IndexEvent]) {
-    let padding = GROUP_EVENTS - group.len();
-    let mut column = |width: usize, value: &dyn Fn(&IndexEvent) -> u64| {
-        for event in group {
-            out.extend_from_slice(&value(event).to_le_bytes()[..width]);
+struct Cursor<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn put(&mut self, piece: &[u8]) {
+        self.bytes[self.at..self.at + piece.len()].copy_from_slice(piece);
+        self.at += piece.len();
+    }
+}
+
+/// The columns of one group, as they lie in the file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Group {
+    timestamps: [I64; GROUP_EVENTS],
+    entities: [U64; GROUP_EVENTS],
+    batch_offsets: [U32; GROUP_EVENTS],
+    record_offsets: [U32; GROUP_EVENTS],
+    types: [U32; GROUP_EVENTS],
+}
+
+const _: () = assert!(size_of::<Group>() == GROUP_BYTES);
+
+/// The clustered columns of an index that is being encoded.
+pub struct Groups<'a> {
+    groups: &'a mut [Group],
+    event_count: usize,
+}
+
+impl Groups<'_> {
+    /// Sets the event at a place: `start` of its tenant's slice and on.
+    #[inline]
+    pub fn set(&mut self, place: usize, event: IndexEvent) {
+        let group = &mut self.groups[place / GROUP_EVENTS];
+        let row = place % GROUP_EVENTS;
+        group.timestamps[row] = I64::new(event.timestamp);
+        group.entities[row] = U64::new(event.entity);
+        group.batch_offsets[row] = U32::new(event.batch_offset);
+        group.record_offsets[row] = U32::new(event.record_offset);
+        group.types[row] = U32::new(event.event_type);
+    }
+
+    fn fence(&self, number: usize) -> IndexFence {
+        let group = &self.groups[number];
+        let rows = (self.event_count - number * GROUP_EVENTS).min(GROUP_EVENTS);
+        let times = || group.timestamps[..rows].iter().map(|at| at.get());
+        let types = || group.types[..rows].iter().map(|event_type| event_type.get());
+        IndexFence {
+            timestamp_min: I64::new(times().min().unwrap_or(0)),
+            timestamp_max: I64::new(times().max().unwrap_or(0)),
+            type_min: U32::new(types().min().unwrap_or(0)),
+            type_max: U32::new(types().max().unwrap_or(0)),
+            group_crc: U32::new(crc32fast::hash(group.as_bytes())),
+            reserved: U32::new(0),
         }
-        out.resize(out.len() + padding * width, 0);
-    };
-    column(8, &|event| event.timestamp as u64);
-    column(8, &|event| event.entity);
-    column(4, &|event| u64::from(event.batch_offset));
-    column(4, &|event| u64::from(event.record_offset));
-    column(4, &|event| u64::from(event.event_type));
+    }
 }
 
 /// The columns of one group, as they were read and checked.

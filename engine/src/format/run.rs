@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::filter::FilterRef;
 use crate::ids::{Position, Tenant, Version};
-use crate::io::Map;
+use crate::io::{FileMemory, Map};
 use crate::limits::ALIGNMENT;
 
 pub const RUN_MAGIC: [u8; 8] = *b"RLENTRY1";
@@ -96,12 +96,21 @@ pub enum RunError {
     Layout,
 }
 
-/// Encodes a whole run file. `entries` is sorted by `key` without repetition; `filter` is over their `run_filter_key`s.
-pub fn encode_run(shard: u32, segment_from: u64, segment_to: u64, entries: &[RunEntry], filter: &[u8]) -> Vec<u8> {
+/// Encodes a whole run file into `memory`. `entries` is sorted by `key` without repetition; `filter` is over their
+/// `run_filter_key`s.
+pub fn encode_run<'m>(
+    memory: &'m mut FileMemory,
+    shard: u32,
+    segment_from: u64,
+    segment_to: u64,
+    entries: &[RunEntry],
+    filter: &[u8],
+) -> &'m [u8] {
     let entries_offset = ALIGNMENT + filter.len().next_multiple_of(ALIGNMENT);
-    let mut file = vec![0; entries_offset];
+    let file = memory.take(entries_offset + size_of_val(entries));
+    file[..entries_offset].fill(0);
     file[ALIGNMENT..ALIGNMENT + filter.len()].copy_from_slice(filter);
-    file.extend_from_slice(entries.as_bytes());
+    file[entries_offset..].copy_from_slice(entries.as_bytes());
     let mut header = RunHeader {
         magic: RUN_MAGIC,
         header_crc: U32::new(0),

@@ -11,23 +11,40 @@ use crate::event::EventBatch;
 use crate::format::batch::head_bytes;
 use crate::format::index::{IndexEvent, IndexIdentity, TenantSlice, encode_index, entity_filter_key};
 use crate::format::key_run::KeyEntry;
-use crate::format::run::{RunEntry, encode_run, run_filter_key, run_key};
+use crate::format::run::{RunEntry, encode_run, run_filter_key};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::index::table::HashTable;
-use crate::io::huge_vec;
+use crate::io::{FileMemory, huge_vec};
 use crate::query::{QuerySpec, TypeFilter};
 
 /// No event: the end of a chain.
 pub const NO_EVENT: u32 = u32::MAX;
 
-/// What the index knows of one entity: enough to give the next version, and where its chain begins.
+/// What the index knows of one entity: enough to give the next version, and where its chain begins. Half a cache line, and
+/// never parts of two: most events look one of them up at random.
 #[derive(Debug, Clone, Copy)]
-pub struct EntityEntry {
-    pub tenant: Tenant,
-    pub fingerprint: u128,
-    pub version: Version,
-    pub position: Position,
+#[repr(C, align(32))]
+struct EntityEntry {
+    fingerprint_low: u64,
+    version: Version,
+    fingerprint_high: u32,
+    tenant: Tenant,
     last: u32,
+}
+
+const _: () = assert!(size_of::<EntityEntry>() == 32);
+
+impl EntityEntry {
+    /// 96 bits.
+    fn fingerprint(&self) -> u128 {
+        u128::from(self.fingerprint_high) << 64 | u128::from(self.fingerprint_low)
+    }
+
+    fn is(&self, tenant: Tenant, fingerprint: u128) -> bool {
+        self.fingerprint_low == fingerprint as u64
+            && self.fingerprint_high == (fingerprint >> 64) as u32
+            && self.tenant == tenant
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -203,10 +220,8 @@ impl ActiveIndex {
 
     /// The entity's entry, if it had an event or a look-up in this segment.
     pub fn find_entity(&self, tenant: Tenant, fingerprint: u128) -> Option<u32> {
-        self.entity_table.find(fingerprint as u64, |number| {
-            let entry = &self.entity_entries[number as usize];
-            entry.fingerprint == fingerprint && entry.tenant == tenant
-        })
+        self.entity_table
+            .find(fingerprint as u64, |number| self.entity_entries[number as usize].is(tenant, fingerprint))
     }
 
     /// Asks the memory for the entries that a batch will look up, all at once. Changes nothing.
@@ -220,8 +235,8 @@ impl ActiveIndex {
         std::hint::black_box(touched);
     }
 
-    pub fn entity(&self, number: u32) -> &EntityEntry {
-        &self.entity_entries[number as usize]
+    pub fn version(&self, number: u32) -> Version {
+        self.entity_entries[number as usize].version
     }
 
     pub fn entity_count(&self) -> usize {
@@ -229,9 +244,15 @@ impl ActiveIndex {
     }
 
     /// Adds an entity with the version that older segments know.
-    pub fn insert_entity(&mut self, tenant: Tenant, fingerprint: u128, version: Version, position: Position) -> u32 {
+    pub fn insert_entity(&mut self, tenant: Tenant, fingerprint: u128, version: Version) -> u32 {
         let number = self.entity_entries.len() as u32;
-        self.entity_entries.push(EntityEntry { tenant, fingerprint, version, position, last: NO_EVENT });
+        self.entity_entries.push(EntityEntry {
+            fingerprint_low: fingerprint as u64,
+            version,
+            fingerprint_high: (fingerprint >> 64) as u32,
+            tenant,
+            last: NO_EVENT,
+        });
         self.entity_table.insert(fingerprint as u64, number);
         number
     }
@@ -244,7 +265,7 @@ impl ActiveIndex {
                 entry.version = entry.version.max(version);
                 number
             }
-            None => self.insert_entity(tenant, fingerprint, version, Position(0)),
+            None => self.insert_entity(tenant, fingerprint, version),
         }
     }
 
@@ -254,7 +275,7 @@ impl ActiveIndex {
             let number = self.entity_entries.len() as u32 - 1;
             let entry = self.entity_entries[number as usize];
             assert!(entry.last == NO_EVENT);
-            self.entity_table.remove(entry.fingerprint as u64, number);
+            self.entity_table.remove(entry.fingerprint_low, number);
             self.entity_entries.pop();
         }
     }
@@ -312,9 +333,8 @@ impl ActiveIndex {
             self.types.push(event_type);
             self.tenants.push(tenant.0);
             self.places.push(place);
-            let entity_entry = &mut self.entity_entries[entity_number as usize];
-            self.previous_of_entity.push(std::mem::replace(&mut entity_entry.last, ordinal));
-            entity_entry.position = Position(tenant_entry.first_position.0 + u64::from(place));
+            let entity_last = &mut self.entity_entries[entity_number as usize].last;
+            self.previous_of_entity.push(std::mem::replace(entity_last, ordinal));
             let type_last = &mut self.tenant_type_entries[tenant_type as usize].last;
             self.previous_of_type.push(std::mem::replace(type_last, ordinal));
             self.previous_of_tenant.push(std::mem::replace(&mut last, ordinal));
@@ -473,8 +493,8 @@ impl ActiveIndex {
         if ordinal < self.visible { Some(ordinal) } else { None }
     }
 
-    /// The sealed form of a full segment: its index file and its run of the entity directory.
-    pub fn seal(&self, identity: &IndexIdentity) -> (Vec<u8>, Vec<u8>) {
+    /// The index file of a full segment.
+    pub fn seal<'m>(&self, identity: &IndexIdentity, memory: &'m mut FileMemory) -> &'m [u8] {
         assert!(!self.has_gap);
         assert!(self.visible == self.event_count());
         assert!(identity.has_key_run != self.idempotency_keys.is_empty());
@@ -508,51 +528,57 @@ impl ActiveIndex {
         }
         let types: Vec<&str> = type_order.iter().map(|&number| &*self.type_entries[number as usize].text).collect();
 
-        // A counting sort: the place of an event among its tenant's is known already.
-        let empty = IndexEvent { timestamp: 0, entity: 0, batch_offset: 0, record_offset: 0, event_type: 0 };
-        let mut events = vec![empty; self.event_count()];
-        let mut last_tenant = (u32::MAX, 0u32);
-        for ordinal in 0..self.event_count() {
-            let tenant = self.tenants[ordinal];
-            if last_tenant.0 != tenant {
-                let number = self.find_tenant(Tenant(tenant)).expect("every event's tenant has an entry");
-                last_tenant = (tenant, starts[number as usize]);
-            }
-            events[(last_tenant.1 + self.places[ordinal]) as usize] = IndexEvent {
-                timestamp: self.timestamps[ordinal],
-                entity: self.entities[ordinal],
-                batch_offset: self.batch_offsets[ordinal],
-                record_offset: self.record_offsets[ordinal],
-                event_type: type_rank[self.types[ordinal] as usize],
-            };
-        }
-        let mut keys: Vec<u64> = self
-            .entity_entries
-            .iter()
-            .filter(|entry| entry.last != NO_EVENT)
-            .map(|entry| entity_filter_key(entry.tenant, entry.fingerprint as u64))
-            .collect();
+        let mut keys: Vec<u64> =
+            self.entities_with_events().map(|entry| entity_filter_key(entry.tenant, entry.fingerprint_low)).collect();
         let filter = crate::filter::build(&mut keys, identity.epoch);
-        let index = encode_index(identity, &slices, &types, &events, &filter);
+        encode_index(memory, identity, &slices, &types, &filter, |groups| {
+            // A counting sort: the place of an event among its tenant's is known already.
+            let mut last_tenant = (u32::MAX, 0u32);
+            for ordinal in 0..self.event_count() {
+                let tenant = self.tenants[ordinal];
+                if last_tenant.0 != tenant {
+                    let number = self.find_tenant(Tenant(tenant)).expect("every event's tenant has an entry");
+                    last_tenant = (tenant, starts[number as usize]);
+                }
+                groups.set(
+                    (last_tenant.1 + self.places[ordinal]) as usize,
+                    IndexEvent {
+                        timestamp: self.timestamps[ordinal],
+                        entity: self.entities[ordinal],
+                        batch_offset: self.batch_offsets[ordinal],
+                        record_offset: self.record_offsets[ordinal],
+                        event_type: type_rank[self.types[ordinal] as usize],
+                    },
+                );
+            }
+        })
+    }
 
-        let mut entries: Vec<RunEntry> = self
-            .entity_entries
-            .iter()
-            .filter(|entry| entry.last != NO_EVENT)
-            .map(|entry| RunEntry::new(entry.tenant, entry.fingerprint, entry.version, entry.position))
-            .collect();
+    /// The run of the entity directory of a full segment.
+    pub fn seal_run<'m>(&self, identity: &IndexIdentity, memory: &'m mut FileMemory) -> &'m [u8] {
+        let mut last_tenant = (Tenant(u32::MAX), Position(0));
+        let mut entries: Vec<RunEntry> = Vec::with_capacity(self.entity_count());
+        for entry in self.entities_with_events() {
+            if last_tenant.0 != entry.tenant || last_tenant.1 == Position(0) {
+                let number = self.find_tenant(entry.tenant).expect("a tenant with events has an entry");
+                last_tenant = (entry.tenant, self.tenant_entries[number as usize].first_position);
+            }
+            let position = Position(last_tenant.1.0 + u64::from(self.places[entry.last as usize]));
+            entries.push(RunEntry::new(entry.tenant, entry.fingerprint(), entry.version, position));
+        }
         entries.sort_unstable_by_key(RunEntry::key);
         let mut keys: Vec<u64> = entries.iter().map(|entry| run_filter_key(entry.key())).collect();
         let filter = crate::filter::build(&mut keys, identity.epoch);
-        let run = encode_run(identity.shard, identity.segment_number, identity.segment_number, &entries, &filter);
-        (index, run)
+        encode_run(memory, identity.shard, identity.segment_number, identity.segment_number, &entries, &filter)
     }
 
-    /// Last version and position of an entity by its run key, as far as this segment knows.
-    pub fn last_version(&self, tenant: Tenant, fingerprint: u128) -> Option<(Version, Position)> {
-        let entry = self.entity(self.find_entity(tenant, fingerprint)?);
-        debug_assert!(run_key(entry.tenant, entry.fingerprint) == run_key(tenant, fingerprint));
-        Some((entry.version, entry.position))
+    fn entities_with_events(&self) -> impl Iterator<Item = &EntityEntry> {
+        self.entity_entries.iter().filter(|entry| entry.last != NO_EVENT)
+    }
+
+    /// Last version of an entity, as far as this segment knows.
+    pub fn last_version(&self, tenant: Tenant, fingerprint: u128) -> Option<Version> {
+        Some(self.version(self.find_entity(tenant, fingerprint)?))
     }
 
     fn matches(&self, filter: &ActiveFilter, ordinal: usize) -> bool {

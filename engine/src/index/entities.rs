@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::format::run::{RunEntry, RunView, encode_run, run_filter_key, run_key};
 use crate::ids::{Position, Tenant, Version};
+use crate::io::FileMemory;
 use crate::limits::RUNS_PER_TIER;
 
 /// Invariant: runs cover disjoint ranges of segments, newest first.
@@ -77,7 +78,7 @@ impl EntityDirectory {
 }
 
 /// Merges neighbouring runs, newest first, into the bytes of one: the newest entry of each entity wins.
-pub fn merge_runs(runs: &[Arc<RunView>], seed: u64) -> Vec<u8> {
+pub fn merge_runs<'m>(runs: &[Arc<RunView>], seed: u64, memory: &'m mut FileMemory) -> &'m [u8] {
     assert!(!runs.is_empty());
     let mut entries: Vec<RunEntry> = runs.iter().flat_map(|run| run.entries().iter().copied()).collect();
     // Stable, and newer runs come first: the first entry of each key is the newest.
@@ -87,5 +88,5 @@ pub fn merge_runs(runs: &[Arc<RunView>], seed: u64) -> Vec<u8> {
     let filter = crate::filter::build(&mut keys, seed);
     let from = runs[runs.len() - 1].segments().0;
     let to = runs[0].segments().1;
-    encode_run(runs[0].shard(), from, to, &entries, &filter)
+    encode_run(memory, runs[0].shard(), from, to, &entries, &filter)
 }

@@ -84,6 +84,35 @@ impl fmt::Debug for Buffer {
     }
 }
 
+/// What a [`FileMemory`] keeps from one file to the next. A full segment's index has 29 MiB.
+const FILE_MEMORY_KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Memory in which whole files are made, one at a time: aligned, so that they are written past the page cache, and kept, since
+/// new memory costs more than what is written into it.
+#[derive(Debug)]
+pub struct FileMemory {
+    buffer: Buffer,
+}
+
+impl Default for FileMemory {
+    fn default() -> FileMemory {
+        FileMemory { buffer: Buffer::new(0) }
+    }
+}
+
+impl FileMemory {
+    /// `bytes` of whatever the last file left there.
+    pub fn take(&mut self, bytes: usize) -> &mut [u8] {
+        let is_too_large = FILE_MEMORY_KEPT_BYTES_MAX < self.buffer.len() && bytes <= FILE_MEMORY_KEPT_BYTES_MAX;
+        if self.buffer.len() < bytes || is_too_large {
+            // The old one goes first: they are never there together.
+            self.buffer = Buffer::new(0);
+            self.buffer = Buffer::new(bytes.next_multiple_of(HUGE_PAGE_BYTES));
+        }
+        &mut self.buffer[..bytes]
+    }
+}
+
 /// Equal buffers cut from one arena on huge pages, all of it resident from the start.
 pub struct BufferPool {
     arena: Arc<Arena>,
@@ -294,6 +323,17 @@ mod tests {
         drop(pool);
         buffer.fill(9);
         assert_eq!(buffer[HUGE_PAGE_BYTES - 1], 9);
+    }
+
+    #[test]
+    fn memory_for_files_is_aligned_and_kept_unless_it_is_large() {
+        let mut memory = FileMemory::default();
+        let small = memory.take(5000).as_ptr();
+        assert_eq!(small.align_offset(ALIGNMENT), 0);
+        assert_eq!(memory.take(1).as_ptr(), small);
+        assert_eq!(memory.take(FILE_MEMORY_KEPT_BYTES_MAX + 1).len(), FILE_MEMORY_KEPT_BYTES_MAX + 1);
+        assert_eq!(memory.take(10).len(), 10);
+        assert!(memory.buffer.len() <= FILE_MEMORY_KEPT_BYTES_MAX);
     }
 
     #[test]

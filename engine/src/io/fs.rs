@@ -30,6 +30,8 @@ const LOCK_NAME: &str = "LOCK";
 
 /// Bytes per write of zeros: large enough to be limited by the device, small enough to leave gaps for commits.
 const ZEROS_BYTES: usize = 1 << 20;
+/// Memory of zeros: a huge page, which the kernel takes hold of as one and not page by page.
+const ZEROS_MEMORY_BYTES: usize = 2 << 20;
 
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIR_MODE: Mode = Mode::RWXU;
@@ -221,10 +223,7 @@ impl Disk for FsDisk {
         let real = real(file);
         // An aligned read goes past the page cache: after a failed sync the cache may still show what the device has lost,
         // and recovery must see what the device has.
-        let is_aligned = offset.is_multiple_of(ALIGNMENT as u64)
-            && into.len().is_multiple_of(ALIGNMENT)
-            && into.as_ptr().addr().is_multiple_of(ALIGNMENT);
-        let is_direct = is_aligned && real.is_direct();
+        let is_direct = real.is_direct() && is_aligned(offset, into);
         let source = if is_direct { &real.direct } else { &real.cached };
         let mut filled = 0;
         while filled < into.len() {
@@ -245,7 +244,10 @@ impl Disk for FsDisk {
     }
 
     fn write(&self, file: &DiskFile, offset: u64, bytes: &[u8]) -> DiskResult<()> {
-        write_all(&real(file).cached, offset, bytes)
+        let real = real(file);
+        // Past the page cache where that is possible: a large file would only push others out of it.
+        let is_direct = real.is_direct() && is_aligned(offset, bytes);
+        write_all(if is_direct { &real.direct } else { &real.cached }, offset, bytes)
     }
 
     fn sync(&self, file: &DiskFile, _site: Site) -> DiskResult<()> {
@@ -342,6 +344,13 @@ fn check_owner(path: &Path, dir: &OwnedFd) -> Result<(), DataDirError> {
     rustix::fs::fchmod(dir, DIR_MODE).map_err(io)
 }
 
+/// Whether a transfer can go past the page cache.
+fn is_aligned(offset: u64, bytes: &[u8]) -> bool {
+    offset.is_multiple_of(ALIGNMENT as u64)
+        && bytes.len().is_multiple_of(ALIGNMENT)
+        && bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
+}
+
 fn allocate(file: &OwnedFd, bytes: u64) -> DiskResult<()> {
     if bytes == 0 {
         return Ok(());
@@ -354,7 +363,7 @@ fn allocate(file: &OwnedFd, bytes: u64) -> DiskResult<()> {
 
 /// Writes `bytes` zeros from the start of the file: past the page cache as far as alignment allows.
 fn write_zeros(file: &RealFile, bytes: u64) -> DiskResult<()> {
-    let zeros = Buffer::new(ZEROS_BYTES);
+    let zeros = Buffer::new(ZEROS_MEMORY_BYTES);
     let aligned_bytes = bytes - bytes % ALIGNMENT as u64;
     let mut offset = 0;
     while offset < bytes {

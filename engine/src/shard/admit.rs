@@ -6,7 +6,7 @@ use crate::event::NO_EXPECTED_VERSION;
 use crate::format::batch::{BatchHead, encode_batch, head_bytes};
 use crate::format::block::{BLOCK_HEADER_BYTES, block_bytes};
 use crate::format::key_run::KeyEntry;
-use crate::ids::{BlockSequence, Position, Version};
+use crate::ids::{BlockSequence, Version};
 use crate::limits::{POSITION_MAX, SHARD_TENANTS_MAX};
 use crate::shard::commit::{Durability, WaitingAck};
 use crate::shard::keys::answer_replay;
@@ -197,12 +197,11 @@ impl Shard {
             let number = match self.active.find_entity(tenant, key.entity) {
                 Some(number) => number,
                 None => {
-                    let (version, position) =
-                        self.older_version(tenant, key.entity).unwrap_or((Version(0), Position(0)));
-                    self.active.insert_entity(tenant, key.entity, version, position)
+                    let version = self.older_version(tenant, key.entity).unwrap_or(Version(0));
+                    self.active.insert_entity(tenant, key.entity, version)
                 }
             };
-            let current = self.active.entity(number).version;
+            let current = self.active.version(number);
             if key.version != NO_EXPECTED_VERSION && key.version != current.0 {
                 for &undo in &self.entity_numbers {
                     self.active.undo_version(undo);

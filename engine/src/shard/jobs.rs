@@ -13,7 +13,7 @@ use crate::ids::{Micros, Position, SegmentNumber, ShardNumber, Tenant};
 use crate::index::active::ActiveIndex;
 use crate::index::entities::merge_runs;
 use crate::index::sealed::{SealedSegment, SegmentFile};
-use crate::io::{Disk, DiskError, DiskFile, Fill, Site};
+use crate::io::{Disk, DiskError, DiskFile, FileMemory, Fill, Site};
 use crate::limits::ALIGNMENT;
 use crate::shard::keys::runs::{KeyRun, merge_key_runs, publish_key_run};
 use crate::shard::names::{ASIDE_SUFFIX, ShardEntry, free_path, index_path, log_path, parse_name, run_path};
@@ -86,17 +86,17 @@ impl From<DiskError> for JobError {
 }
 
 impl Job {
-    /// Does the work. Takes as long as it takes; never called on a core.
-    pub fn run(self, disk: &dyn Disk) -> JobDone {
+    /// Does the work, making files in `memory`. Takes as long as it takes; never called on a core.
+    pub fn run(self, disk: &dyn Disk, memory: &mut FileMemory) -> JobDone {
         match self {
             Job::Prepare { home, number, epoch, now, fill } => {
                 JobDone::Prepared { number, result: prepare(disk, &home, number, epoch, now, fill) }
             }
             Job::Seal { home, index, segment, identity, sync_segment } => {
                 let number = segment.number;
-                JobDone::Sealed { number, result: seal(disk, &home, &index, segment, &identity, sync_segment) }
+                JobDone::Sealed { number, result: seal(disk, &home, &index, segment, &identity, sync_segment, memory) }
             }
-            Job::Merge { home, runs, seed } => JobDone::Merged { result: merge(disk, &home, &runs, seed) },
+            Job::Merge { home, runs, seed } => JobDone::Merged { result: merge(disk, &home, &runs, seed, memory) },
             Job::MergeKeys { home, runs, floors } => {
                 JobDone::KeysMerged { result: merge_key_runs(disk, &home, &runs, floors) }
             }
@@ -159,6 +159,7 @@ pub fn seal(
     segment: Arc<SegmentFile>,
     identity: &IndexIdentity,
     sync_segment: bool,
+    memory: &mut FileMemory,
 ) -> Result<Sealed, JobError> {
     if sync_segment {
         disk.sync(&segment.file, Site::Interval)?;
@@ -168,23 +169,30 @@ pub fn seal(
         [] => None,
         keys => Some(publish_key_run(disk, home, number.0, number.0, keys)?),
     };
-    let (index_bytes, run_bytes) = index.seal(identity);
+    let run_bytes = index.seal_run(identity, memory);
     let run_file =
-        publish(disk, &home.dir, &run_path(&home.dir, number.0, number.0), &run_bytes, Site::RunFile, Site::RunDir)?;
+        publish(disk, &home.dir, &run_path(&home.dir, number.0, number.0), run_bytes, Site::RunFile, Site::RunDir)?;
     let run = RunView::open(disk.map(&run_file, run_bytes.len() as u64)?).map_err(JobError::Run)?;
+    let index_bytes = index.seal(identity, memory);
     let index_file =
-        publish(disk, &home.dir, &index_path(&home.dir, number), &index_bytes, Site::IndexFile, Site::IndexDir)?;
-    let resident_bytes = IndexResident::resident_bytes(&index_bytes).map_err(JobError::Index)?;
+        publish(disk, &home.dir, &index_path(&home.dir, number), index_bytes, Site::IndexFile, Site::IndexDir)?;
+    let resident_bytes = IndexResident::resident_bytes(index_bytes).map_err(JobError::Index)?;
     let map = disk.map(&index_file, resident_bytes)?;
     let resident = IndexResident::open(map, index_bytes.len() as u64).map_err(JobError::Index)?;
     let segment = Arc::new(SealedSegment { segment, index_file, resident });
     Ok(Sealed { segment, run: Arc::new(run), key_run })
 }
 
-fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) -> Result<Arc<RunView>, JobError> {
-    let bytes = merge_runs(runs, seed);
+fn merge(
+    disk: &dyn Disk,
+    home: &ShardHome,
+    runs: &[Arc<RunView>],
+    seed: u64,
+    memory: &mut FileMemory,
+) -> Result<Arc<RunView>, JobError> {
+    let bytes = merge_runs(runs, seed, memory);
     let (from, to) = (runs[runs.len() - 1].segments().0, runs[0].segments().1);
-    let file = publish(disk, &home.dir, &run_path(&home.dir, from, to), &bytes, Site::RunFile, Site::RunDir)?;
+    let file = publish(disk, &home.dir, &run_path(&home.dir, from, to), bytes, Site::RunFile, Site::RunDir)?;
     let merged = RunView::open(disk.map(&file, bytes.len() as u64)?).map_err(JobError::Run)?;
     // The merged run is durable under its name: the ones it covers may go, in any order, at any time.
     for run in runs {

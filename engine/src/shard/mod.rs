@@ -345,7 +345,10 @@ impl Shard {
 
     /// The last version of an entity, durable or not; `Version(0)` if it has no event.
     pub fn entity_version(&self, tenant: Tenant, fingerprint: u128) -> Version {
-        self.known_version(tenant, fingerprint).map_or(Version(0), |(version, _)| version)
+        self.active
+            .last_version(tenant, fingerprint)
+            .or_else(|| self.older_version(tenant, fingerprint))
+            .unwrap_or(Version(0))
     }
 
     /// One bite of a query over what is not sealed. See `query::active`.
@@ -373,13 +376,6 @@ impl Shard {
         sequence <= self.written || self.latch.is_some()
     }
 
-    fn known_version(&self, tenant: Tenant, fingerprint: u128) -> Option<(Version, Position)> {
-        if let Some(known) = self.active.last_version(tenant, fingerprint) {
-            return Some(known);
-        }
-        self.older_version(tenant, fingerprint)
-    }
-
     /// The version of an entity's last event that readers may see.
     fn visible_version(&self, tenant: Tenant, fingerprint: u128) -> Version {
         let hidden = |index: &ActiveIndex| index.hidden_of_entity(tenant, fingerprint);
@@ -396,11 +392,11 @@ impl Shard {
     }
 
     /// What segments before the active one know.
-    fn older_version(&self, tenant: Tenant, fingerprint: u128) -> Option<(Version, Position)> {
+    fn older_version(&self, tenant: Tenant, fingerprint: u128) -> Option<Version> {
         self.frozen
             .iter()
             .rev()
             .find_map(|frozen| frozen.index().last_version(tenant, fingerprint))
-            .or_else(|| self.entities.find(tenant, fingerprint))
+            .or_else(|| self.entities.find(tenant, fingerprint).map(|(version, _)| version))
     }
 }

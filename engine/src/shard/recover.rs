@@ -26,7 +26,7 @@ use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, Tenant, Version
 use crate::index::active::ActiveIndex;
 use crate::index::entities::EntityDirectory;
 use crate::index::sealed::{SealedSegment, SegmentFile, Snapshot};
-use crate::io::{Buffer, BufferPool, Disk, DiskError, Fill, Site};
+use crate::io::{Buffer, BufferPool, Disk, DiskError, FileMemory, Fill, Site};
 use crate::limits::{ALIGNMENT, IN_FLIGHT_BLOCKS_MAX, POSITION_MAX};
 use crate::shard::jobs::{JobError, Sealed, seal};
 use crate::shard::keys::KeyWindow;
@@ -169,6 +169,7 @@ impl Shard {
         };
         let mut expected = Expected { sequence: BlockSequence(1), previous_crc: None };
         let mut window = Window::new(config.home.segment_bytes);
+        let mut memory = FileMemory::default();
         // How far the marks of this life reach in each segment that was looked at.
         let mut surveys: BTreeMap<SegmentNumber, u64> = BTreeMap::new();
         let mut frozen = VecDeque::new();
@@ -233,8 +234,8 @@ impl Shard {
                     let visible = builder.index.event_count();
                     builder.index.set_visible(visible);
                     let segment = Arc::clone(&found[place].segment);
-                    let sealed =
-                        seal(disk, &config.home, &builder.index, segment, &identity, true).map_err(OpenError::Seal)?;
+                    let sealed = seal(disk, &config.home, &builder.index, segment, &identity, true, &mut memory)
+                        .map_err(OpenError::Seal)?;
                     found[place].sealed = Some(Arc::clone(&sealed.segment));
                     take_runs(disk, &dir, sealed, &mut entities, &mut known_key_runs)?;
                     break;
@@ -269,7 +270,7 @@ impl Shard {
                             std::mem::replace(&mut builder.index, ActiveIndex::new(config.segment_events_max()));
                         frozen.push_back(Frozen::new(segment, identity, index));
                     } else {
-                        let sealed = seal(disk, &config.home, &builder.index, segment, &identity, true)
+                        let sealed = seal(disk, &config.home, &builder.index, segment, &identity, true, &mut memory)
                             .map_err(OpenError::Seal)?;
                         found[place].sealed = Some(Arc::clone(&sealed.segment));
                         take_runs(disk, &dir, sealed, &mut entities, &mut known_key_runs)?;

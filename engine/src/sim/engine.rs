@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use crate::event::{EventBatch, FingerprintKey, Source};
 use crate::host::Route;
 use crate::ids::{Micros, ShardNumber, Tenant};
-use crate::io::{BufferPool, Disk, DiskError, DiskResult, Fill, Site};
+use crate::io::{BufferPool, Disk, DiskError, DiskResult, FileMemory, Fill, Site};
 use crate::query::{QuerySpec, Row, Search, SearchError, SearchStep, Summary};
 use crate::shard::jobs::{Job, ShardHome};
 use crate::shard::names::{QUARANTINE_DIR, shard_dir};
@@ -193,7 +193,7 @@ impl SimEngine {
         if (self.disk.pending() == 0 || self.rng.chance(1, 3))
             && let Some(job) = self.jobs.pop_front()
         {
-            let done = job.run(&self.disk);
+            let done = job.run(&self.disk, &mut FileMemory::default());
             if self.disk.is_down() {
                 return false;
             }

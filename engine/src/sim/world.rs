@@ -8,7 +8,7 @@ use crate::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Sourc
 use crate::format::key_run::encode_key_run;
 use crate::format::record::EventKind;
 use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
-use crate::io::{BufferPool, Disk, DiskDone, Fill, Site};
+use crate::io::{BufferPool, Disk, DiskDone, FileMemory, Fill, Site};
 use crate::month::Month;
 use crate::query::{Order, QuerySpec, Search, SearchStep, Summary, TypeFilter};
 use crate::shard::jobs::{Job, ShardHome, publish};
@@ -672,7 +672,7 @@ impl World {
 
     fn run_job(&mut self, shard: &mut Shard) -> Result<(), Violation> {
         let Some(job) = self.jobs.pop_front() else { return Ok(()) };
-        let done = job.run(&self.disk);
+        let done = job.run(&self.disk, &mut FileMemory::default());
         if !self.disk.is_down() {
             shard.job_done(done, self.now);
             return self.turn(shard);

@@ -11,7 +11,7 @@ use ringlog_engine::format::record::EventKind;
 use ringlog_engine::format::scan::SegmentBytes;
 use ringlog_engine::format::segment::{SEGMENT_BLOCKS_FROM, SegmentHeader};
 use ringlog_engine::ids::{Micros, Position, SegmentNumber, ShardNumber, Tenant, Version};
-use ringlog_engine::io::{BufferPool, Disk, DiskError, DiskOp, Fill, Site};
+use ringlog_engine::io::{BufferPool, Disk, DiskError, DiskOp, FileMemory, Fill, Site};
 use ringlog_engine::query::{QuerySpec, Row, Search, SearchError, SearchStep, Summary};
 use ringlog_engine::shard::jobs::{Job, ShardHome};
 use ringlog_engine::shard::names::{QUARANTINE_DIR, log_path, shard_dir};
@@ -353,7 +353,7 @@ impl Rig {
 
     fn run_jobs(&mut self) {
         while let Some(job) = self.jobs.pop_front() {
-            let done = job.run(&self.disk);
+            let done = job.run(&self.disk, &mut FileMemory::default());
             if self.disk.is_down() {
                 return;
             }
