@@ -148,6 +148,12 @@ pub const STREAM_HELD_FREE_BYTES: usize = 16 * 1024;
 /// order, and whoever has it has to be as fast as a body then. As much as bodies have.
 pub const STREAM_RESERVED_BYTES_MAX: usize = 64 << 20;
 
+/// What a receive of a sender of long units asks for when the last one brought as much as it asked for.
+pub const STREAM_WIDE_BYTES: usize = 128 * 1024;
+
+/// Receives beyond it ask for what is missing and not more: such wide ones under way on one core, 8 MiB.
+pub const STREAMS_WIDE_MAX: usize = 64;
+
 /// Reading stops on all of a core's such connections beyond it: what was received and cannot be taken yet, because where it
 /// goes is full. Twice what the ring's buffers bring in one turn, so that those that are on their way still fit.
 pub const STREAM_BACKLOG_BYTES_MAX: usize = 32 << 20;

@@ -11,6 +11,7 @@ use crate::event::EventBatch;
 use crate::format::batch::head_bytes;
 use crate::format::index::{IndexEvent, IndexIdentity, TenantSlice, encode_index, entity_filter_key};
 use crate::format::key_run::KeyEntry;
+use crate::format::record::record_type;
 use crate::format::run::{RunEntry, encode_run, run_filter_key};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::index::table::HashTable;
@@ -316,23 +317,26 @@ impl ActiveIndex {
             self.has_gap = true;
         }
         let first_place = (first_position.0 - tenant_entry.first_position.0) as u32;
-        let mut last = tenant_entry.last;
+        let (first_ordinal, count) = (self.timestamps.len(), batch.event_count());
+        // What does not depend on the event is added a column at a time.
+        self.batch_offsets.resize(first_ordinal + count, batch_offset);
+        self.tenants.resize(first_ordinal + count, tenant.0);
+        self.places.extend(first_place..first_place + count as u32);
+        self.entities.extend(batch.keys().iter().map(|key| key.entity as u64));
+        self.timestamps.extend(batch.keys().iter().map(|key| key.timestamp.unwrap_or(received_at).0));
         let (mut timestamp_min, mut timestamp_max) = (tenant_entry.timestamp_min, tenant_entry.timestamp_max);
-        for (place, (key, &entity_number)) in (first_place..).zip(batch.keys().iter().zip(entity_numbers)) {
-            let ordinal = self.timestamps.len() as u32;
-            let record = &batch.records()[record_from..record_from + key.record_bytes as usize];
-            let event_type = self.type_number(key.event_type, record);
-            let tenant_type = self.tenant_type_number(tenant, event_type);
-            let timestamp = key.timestamp.unwrap_or(received_at).0;
+        for &timestamp in &self.timestamps[first_ordinal..] {
             timestamp_min = timestamp_min.min(timestamp);
             timestamp_max = timestamp_max.max(timestamp);
-            self.timestamps.push(timestamp);
-            self.entities.push(key.entity as u64);
-            self.batch_offsets.push(batch_offset);
+        }
+        let mut last = tenant_entry.last;
+        let mut last_type = None;
+        for (ordinal, (key, &entity_number)) in (first_ordinal as u32..).zip(batch.keys().iter().zip(entity_numbers)) {
+            let record = &batch.records()[record_from..record_from + key.record_bytes as usize];
+            let (event_type, tenant_type) = self.type_of(tenant, key.event_type, record, last_type);
+            last_type = Some((event_type, tenant_type));
             self.record_offsets.push(record_offset);
             self.types.push(event_type);
-            self.tenants.push(tenant.0);
-            self.places.push(place);
             let entity_last = &mut self.entity_entries[entity_number as usize].last;
             self.previous_of_entity.push(std::mem::replace(entity_last, ordinal));
             let type_last = &mut self.tenant_type_entries[tenant_type as usize].last;
@@ -620,8 +624,21 @@ impl ActiveIndex {
         number
     }
 
-    fn type_number(&mut self, hash: u64, record: &[u8]) -> u32 {
-        let text = crate::format::record::record_type(record);
+    /// The numbers of an event's type and of its tenant's events of that type. Those of the batch's last event are tried first.
+    #[inline]
+    fn type_of(&mut self, tenant: Tenant, hash: u64, record: &[u8], last: Option<(u32, u32)>) -> (u32, u32) {
+        let text = record_type(record);
+        if let Some(last) = last {
+            let entry = &self.type_entries[last.0 as usize];
+            if entry.hash == hash && entry.text.as_bytes() == text {
+                return last;
+            }
+        }
+        let event_type = self.type_number(hash, text);
+        (event_type, self.tenant_type_number(tenant, event_type))
+    }
+
+    fn type_number(&mut self, hash: u64, text: &[u8]) -> u32 {
         let entries = &self.type_entries;
         let found = self.type_table.find(hash, |number| {
             let entry = &entries[number as usize];

@@ -119,10 +119,17 @@ impl Shard {
     /// Submits the open block if it is due.
     pub(super) fn commit_due(&mut self, now: Now, out: &mut Output) {
         let Some(open) = &self.open else { return };
-        let is_large = open.used >= self.config.block_bytes_target / 4;
+        let is_large = open.used >= self.large_bytes();
         if is_large || self.closing || self.commit_due_at_us() <= now.monotonic_us {
             self.submit_open(now, out);
         }
+    }
+
+    /// From how many bytes on the open block does not wait: a quarter of what a block grows to, and twice as much for each
+    /// commit that is under way. Whoever sends that fast is not kept waiting by it, and a commit costs the core as much as
+    /// a hundred events do.
+    fn large_bytes(&self) -> usize {
+        (self.config.block_bytes_target / 4) << self.in_flight.len().min(2)
     }
 
     /// When the open block leaves if it does not grow large before. Flushes queue up at the device: a second commit beside

@@ -21,7 +21,7 @@ use ringlog_engine::io::{Completion, End, ReceiveBuffer, Ring, SocketId};
 
 use crate::limits::{
     BODY_RESERVE_BYTES, DIRECT_RECEIVE_BYTES_MIN, RECEIVE_BUFFER_BYTES, SECOND_US, STREAM_BACKLOG_BYTES_MAX,
-    STREAM_HELD_FREE_BYTES, STREAM_QUIET_US, STREAM_RESERVED_BYTES_MAX,
+    STREAM_HELD_FREE_BYTES, STREAM_QUIET_US, STREAM_RESERVED_BYTES_MAX, STREAM_WIDE_BYTES, STREAMS_WIDE_MAX,
 };
 use crate::net::admission::Admission;
 use crate::net::http1::BodyClock;
@@ -157,6 +157,12 @@ struct Connection<T> {
     /// Its units are long: the next is received into memory of its own as well, because ending a shared receive takes a
     /// turn.
     has_long_units: bool,
+    /// What is held at most when the receive into its own memory has ended.
+    own_bytes_max: usize,
+    /// The last one brought as much: there is more.
+    is_fast: bool,
+    /// This one is wide.
+    is_wide: bool,
     is_paused: bool,
     /// The sender has ended its side, or something has ended it for it.
     is_ended: bool,
@@ -197,6 +203,8 @@ pub struct Streams<T> {
     backlog_bytes: usize,
     /// There is too much of it: nobody receives.
     is_crowded: bool,
+    /// Wide receives that may still begin.
+    wide_left: usize,
     dirty: Vec<u32>,
     /// When those that have gone quiet are looked for, once there is to be an end.
     drain_at_us: Option<u64>,
@@ -215,6 +223,7 @@ impl<T> Streams<T> {
             look_at_us: None,
             backlog_bytes: 0,
             is_crowded: false,
+            wide_left: STREAMS_WIDE_MAX,
             dirty: Vec::new(),
             drain_at_us: None,
             is_cut: false,
@@ -304,6 +313,9 @@ impl<T> Streams<T> {
             is_waiting: false,
             backlog_bytes: 0,
             has_long_units: false,
+            own_bytes_max: 0,
+            is_fast: false,
+            is_wide: false,
             is_paused: false,
             is_ended: false,
             received_at_us: now_us,
@@ -334,7 +346,10 @@ impl<T> Streams<T> {
         let connection = self.connection(place);
         assert!(connection.held.len() == 0);
         connection.receive = Receive::Idle;
+        connection.is_fast = connection.own_bytes_max <= buffer.len();
         connection.held = Held { bytes: buffer, start: 0 };
+        let was_wide = std::mem::take(&mut connection.is_wide);
+        self.wide_left += usize::from(was_wide);
     }
 
     fn receive_ended<S: StreamService<Stream = T>>(
@@ -360,6 +375,7 @@ impl<T> Streams<T> {
         let Some(slot) = self.slots.get_mut(socket.index()) else { return };
         let Some(connection) = slot.connection.take_if(|connection| connection.socket == socket) else { return };
         self.admission.leave(connection.peer);
+        self.wide_left += usize::from(connection.is_wide);
         self.backlog_bytes -= connection.backlog_bytes;
         if connection.is_waiting {
             let place = socket.index() as u32;
@@ -500,7 +516,7 @@ impl<T> Streams<T> {
         while let Some(place) = self.dirty.pop() {
             if let Some(connection) = self.slots[place as usize].connection.as_deref_mut() {
                 connection.is_dirty = false;
-                connection.receive(ring, self.is_crowded);
+                connection.receive(ring, self.is_crowded, &mut self.wide_left);
             }
         }
     }
@@ -605,7 +621,7 @@ impl<T> Streams<T> {
 }
 
 impl<T> Connection<T> {
-    fn receive(&mut self, ring: &mut Ring, is_crowded: bool) {
+    fn receive(&mut self, ring: &mut Ring, is_crowded: bool, wide_left: &mut usize) {
         if self.is_closing || self.is_ended {
             return;
         }
@@ -615,7 +631,14 @@ impl<T> Connection<T> {
             Receive::Idle if wants && self.has_long_units => {
                 // No more than a piece at once, and then as much again as there is: a length alone takes no memory.
                 let piece_bytes = BODY_RESERVE_BYTES.max(self.held.len());
-                let bytes_max = missing_bytes.min(piece_bytes).max(RECEIVE_BUFFER_BYTES as usize);
+                let mut bytes_max = missing_bytes.min(piece_bytes).max(RECEIVE_BUFFER_BYTES as usize);
+                // Who fills what is asked for has more than one unit on the way: fewer calls, and fewer answers of TCP.
+                if self.is_fast && 0 < *wide_left {
+                    *wide_left -= 1;
+                    self.is_wide = true;
+                    bytes_max = bytes_max.max(STREAM_WIDE_BYTES);
+                }
+                self.own_bytes_max = self.held.len() + bytes_max;
                 self.receive = Receive::Own;
                 ring.receive_into(self.socket, self.held.lend(), bytes_max);
             }

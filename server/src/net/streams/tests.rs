@@ -169,6 +169,30 @@ fn units_of_every_length_are_taken_whole_and_nothing_is_kept() {
 }
 
 #[test]
+fn fast_senders_of_long_units_share_a_bounded_number_of_wide_receives() {
+    on_both(|mut rig| {
+        rig.streams.wide_left = 1;
+        let count = 300;
+        let bytes: Vec<u8> = (0..count).flat_map(|number| unit(number as u8, 40_000)).collect();
+        let writers = [0, 1].map(|_| write(rig.connect(), bytes.clone()));
+        rig.until(|rig| rig.streams.wide_left == 0);
+        rig.until(|rig| rig.taken(0).len() == count && rig.taken(1).len() == count);
+        for number in 0..2 {
+            assert!(rig.taken(number).iter().enumerate().all(|(number, unit)| *unit == (number as u8, 40_000)));
+        }
+        let clients = writers.map(|writer| writer.join().unwrap());
+        clients.each_ref().iter().for_each(|client| client.shutdown(Shutdown::Write).unwrap());
+        rig.until(|rig| rig.units.ended.len() == 2);
+        for number in 0..2 {
+            let key = rig.key(number);
+            rig.streams.close(key, &mut rig.ring);
+        }
+        rig.until(|rig| rig.streams.is_empty());
+        assert_eq!(rig.streams.wide_left, 1);
+    });
+}
+
+#[test]
 fn one_that_is_paused_slows_its_sender_and_loses_nothing() {
     on_both(|mut rig| {
         rig.units.room = 10;
