@@ -281,7 +281,7 @@ pub const MESSAGES_PER_TURN: usize = 1024;
 
 /// Batches that a core keeps for later ones, their memory, and that of one beyond which it is not worth keeping: enough for 500
 /// events of some 300 bytes. A batch that begins without memory is copied at each doubling.
-pub const BATCHES_KEPT_MAX: usize = 1024;
+pub const BATCHES_KEPT_MAX: usize = 8192;
 pub const BATCHES_KEPT_BYTES_MAX: usize = 16 << 20;
 pub const BATCH_KEPT_BYTES_MAX: usize = 256 * 1024;
 

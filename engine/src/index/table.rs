@@ -3,7 +3,7 @@
 //! Owns only slots; whoever owns the keys compares them. Hashes come in already mixed. Iteration does not exist,
 //! so nothing can depend on the order of a table.
 
-use crate::io::huge_vec;
+use crate::io::{huge_vec, prefetch};
 
 const EMPTY: u64 = 0;
 
@@ -31,8 +31,12 @@ impl HashTable {
         self.taken = 0;
     }
 
-    /// The number that a search from `hash` looks at first. Calling this for many hashes before searching for any lets
-    /// the memory answer them together.
+    /// Asks the memory for where a search from `hash` begins.
+    pub fn fetch(&self, hash: u64) {
+        prefetch(&self.slots[self.home(tag(hash))]);
+    }
+
+    /// The number that a search from `hash` looks at first.
     pub fn first_candidate(&self, hash: u64) -> Option<u32> {
         let slot = self.slots[self.home(tag(hash))];
         (slot as u32).checked_sub(1)

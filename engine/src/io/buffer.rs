@@ -264,6 +264,20 @@ fn map_huge(bytes: usize) -> NonNull<u8> {
     }
 }
 
+/// Asks the memory for a value that is looked at soon, without waiting for it.
+#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "a hint of the instruction set"))]
+pub fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint changes nothing and faults nowhere, and the address is that of a reference.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 /// An empty vector whose spare memory asks for huge pages: for the large tables that are filled once and hit at random.
 #[expect(unsafe_code, reason = "advice on memory of our own")]
 pub fn huge_vec<T: Copy>(capacity: usize) -> Vec<T> {

@@ -17,7 +17,7 @@ mod slab;
 mod uring;
 pub mod worker;
 
-pub use buffer::{Buffer, BufferPool, FileMemory, huge_vec};
+pub use buffer::{Buffer, BufferPool, FileMemory, huge_vec, prefetch};
 pub use disk::{Disk, DiskDone, DiskError, DiskFile, DiskOp, DiskResult, Fill, Persist, ReadFrom, Site};
 pub use fs::{DataDirError, FsDisk};
 pub use map::Map;

@@ -28,7 +28,13 @@ impl Shard {
     /// same pass, however small it is: a sender that keeps its order sends it and all that follow it again.
     pub(super) fn admit_pending(&mut self, now: Now, out: &mut Output) {
         let mut is_full = false;
+        if let Some(first) = self.pending.front() {
+            self.active.fetch_entities(&first.batch);
+        }
         while let Some(mut pending) = self.pending.pop_front() {
+            if let Some(next) = self.pending.front() {
+                self.active.fetch_entities(&next.batch);
+            }
             if let Some(reason) = self.latch {
                 self.answer_refused(pending, AppendError::ReadOnly(reason), out);
                 continue;
@@ -189,7 +195,6 @@ impl Shard {
     fn take_versions(&mut self, batch: &mut crate::event::EventBatch) -> Result<(), AppendError> {
         let tenant = batch.tenant();
         let entity_count_before = self.active.entity_count();
-        self.active.fetch_entities(batch);
         self.entity_numbers.clear();
         self.versions.clear();
         for event_index in 0..batch.keys.len() {

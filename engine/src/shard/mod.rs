@@ -268,6 +268,7 @@ impl Shard {
         if let Some(idempotency) = batch.idempotency() {
             self.keys.fetch(batch.tenant(), &idempotency.key);
         }
+        self.active.fetch_places(&batch);
         self.pending_bytes += bytes;
         self.pending.push_back(Pending { ticket, batch });
         Ok(())

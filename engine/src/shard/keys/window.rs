@@ -196,7 +196,7 @@ impl KeyWindow {
 
     fn fetch_place(&self, hash: u64) {
         if let Some(table) = self.tables.get(table_index(hash)) {
-            std::hint::black_box(table.first_candidate(hash));
+            table.fetch(hash);
         }
     }
 
