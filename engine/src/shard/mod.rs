@@ -10,6 +10,7 @@
 
 mod admit;
 mod commit;
+mod erase;
 pub mod jobs;
 mod keys;
 pub mod names;
@@ -32,6 +33,7 @@ use crate::limits::{PENDING_BATCHES_MAX, PENDING_BYTES_MAX, SEGMENT_BYTES_PER_EV
 use crate::query::active::{ActiveAnswer, ActiveRequest};
 pub use commit::Durability;
 use commit::{InFlight, OpenBlock, SyncInFlight, WaitingAck};
+use erase::Erasure;
 use jobs::{Job, JobDone, ShardHome};
 use keys::runs::KeyRuns;
 pub use keys::{KeyBounds, KeyRun, KeyWindow};
@@ -121,6 +123,8 @@ pub enum AppendError {
     QuotaExceeded { kind: QuotaKind, used: u64, quota: u64, resets_at: Option<Micros> },
     /// The batch's idempotency key is that of a batch with another body.
     IdempotencyMismatch,
+    /// The tenant is being erased, or was.
+    TenantErased,
     /// Too much waits already.
     Overloaded,
 }
@@ -194,6 +198,7 @@ pub struct Shard {
     latch: Option<ReadOnly>,
     closing: bool,
     job_in_flight: bool,
+    erasure: Erasure,
     seed: u64,
     /// Scratch of `admit`, kept for its memory.
     entity_numbers: Vec<u32>,
@@ -215,6 +220,10 @@ pub struct ShardStats {
     pub segments_retired: u64,
     pub runs_merged: u64,
     pub key_runs_merged: u64,
+    /// Of which nothing is left on disk.
+    pub tenants_erased: u64,
+    /// Sealed segments that were written again without what is being erased.
+    pub segments_rewritten: u64,
 }
 
 impl Shard {
@@ -260,6 +269,9 @@ impl Shard {
         }
         if self.closing {
             return Err((batch, AppendError::ReadOnly(ReadOnly::Closing)));
+        }
+        if self.erasure.refuses(batch.tenant()) {
+            return Err((batch, AppendError::TenantErased));
         }
         let bytes = batch.records().len();
         if self.pending.len() >= PENDING_BATCHES_MAX || self.pending_bytes + bytes > PENDING_BYTES_MAX {
@@ -343,8 +355,11 @@ impl Shard {
         Some(number)
     }
 
-    /// The last version of an entity, durable or not; `Version(0)` if it has no event.
+    /// The last version of an entity, durable or not; `Version(0)` if it has no event, or its tenant is being erased.
     pub fn entity_version(&self, tenant: Tenant, fingerprint: u128) -> Version {
+        if self.erasure.refuses(tenant) {
+            return Version(0);
+        }
         self.known_version(tenant, fingerprint).map_or(Version(0), |(version, _)| version)
     }
 
@@ -357,6 +372,9 @@ impl Shard {
             .chain(self.segment.as_ref().map(|open| (&self.active, &open.file)))
             .collect();
         let tenant = request.spec.tenant;
+        if self.erasure.refuses(tenant) {
+            return ActiveAnswer::nothing(request);
+        }
         let version = request.entity.map(|fingerprint| self.visible_version(tenant, fingerprint));
         let next_position = self.visible_next_position(tenant);
         crate::query::active::search(request, &segments, Arc::clone(&self.snapshot), version, next_position)

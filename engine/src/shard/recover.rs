@@ -28,6 +28,7 @@ use crate::index::entities::EntityDirectory;
 use crate::index::sealed::{SealedSegment, SegmentFile, Snapshot};
 use crate::io::{Buffer, BufferPool, Disk, DiskError, Fill, Site};
 use crate::limits::{ALIGNMENT, IN_FLIGHT_BLOCKS_MAX, POSITION_MAX};
+use crate::shard::erase::Erasure;
 use crate::shard::jobs::{JobError, Sealed, seal};
 use crate::shard::keys::KeyWindow;
 use crate::shard::keys::runs::{FoundKeyRuns, KeyRuns, find_key_runs};
@@ -341,6 +342,7 @@ impl Shard {
             latch: if is_damaged { Some(ReadOnly::Damaged) } else { None },
             closing: false,
             job_in_flight: false,
+            erasure: Erasure::default(),
             seed,
             entity_numbers: Vec::new(),
             versions: Vec::new(),

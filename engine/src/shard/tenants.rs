@@ -45,7 +45,20 @@ impl<T> TenantMap<T> {
         }
     }
 
-    /// The tenant's number here, which stays; with this value if it is new.
+    /// Removes a tenant's entry. The last one gets its number.
+    pub fn remove(&mut self, tenant: Tenant) -> Option<T> {
+        let number = self.find(tenant)?;
+        let last = self.entries.len() as u32 - 1;
+        self.table.remove(u64::from(tenant.0), number);
+        if number != last {
+            let moved = u64::from(self.entries[last as usize].0.0);
+            self.table.remove(moved, last);
+            self.table.insert(moved, number);
+        }
+        Some(self.entries.swap_remove(number as usize).1)
+    }
+
+    /// The tenant's number here, which stays until an entry is removed; with this value if it is new.
     pub fn number_or_insert(&mut self, tenant: Tenant, value: T) -> usize {
         if let Some(number) = self.find(tenant) {
             return number as usize;
