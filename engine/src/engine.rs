@@ -247,7 +247,7 @@ impl Engine {
         self.shards[shard].shard().usage(tenant, Micros(wall_us()))
     }
 
-    /// Gives the oldest sealed segment of a shard back to the pool: its events are gone. `None` if none is sealed.
+    /// Removes the oldest sealed segment of a shard: its events are gone. `None` if none is sealed.
     pub fn retire_oldest(&mut self, shard: ShardNumber) -> Option<SegmentNumber> {
         let number = self.shards[shard.0 as usize].shard_mut().retire_oldest();
         self.turn();

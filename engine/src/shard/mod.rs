@@ -17,6 +17,8 @@ pub mod names;
 mod quota;
 mod reader;
 pub mod recover;
+mod restore;
+mod rewrite;
 mod segments;
 mod tenants;
 
@@ -224,6 +226,8 @@ pub struct ShardStats {
     pub tenants_erased: u64,
     /// Sealed segments that were written again without what is being erased.
     pub segments_rewritten: u64,
+    /// Those that could not be, because they are damaged: what is being erased stays in them.
+    pub segments_not_rewritten: u64,
 }
 
 impl Shard {
@@ -311,6 +315,7 @@ impl Shard {
             }
         }
         self.announce_durable(now, out);
+        self.tend_erasure(now, out);
         self.tend_segments(now, out);
         self.release_acks(out);
         self.deadline(now)
@@ -345,7 +350,7 @@ impl Shard {
         !self.job_in_flight
     }
 
-    /// Gives the oldest sealed segment back to the pool once nobody reads it. Its events are gone from every query at once.
+    /// Removes the oldest sealed segment once nobody reads it. Its events are gone from every query at once.
     /// Returns its number, or `None` if no segment is sealed.
     pub fn retire_oldest(&mut self) -> Option<SegmentNumber> {
         let oldest = self.snapshot.segments.first()?;

@@ -67,6 +67,10 @@ impl<T> TenantMap<T> {
         self.entries.len() - 1
     }
 
+    pub fn number(&self, tenant: Tenant) -> Option<usize> {
+        self.find(tenant).map(|number| number as usize)
+    }
+
     pub fn at(&self, number: usize) -> &T {
         &self.entries[number].1
     }
@@ -163,5 +167,23 @@ impl TenantState {
             stored_bytes: U64::new(self.stored_bytes),
             reserved: [0; 16],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_left_is_found_after_others_were_removed() {
+        let mut map = TenantMap::new();
+        (0..1_000).for_each(|number| map.set(Tenant(number), number));
+        for number in (0..1_000).filter(|number| number % 3 != 1).rev() {
+            assert_eq!(map.remove(Tenant(number)), Some(number));
+        }
+        assert_eq!((map.remove(Tenant(0)), map.len()), (None, 333));
+        assert!((0..1_000).all(|number| map.get(Tenant(number)).copied() == (number % 3 == 1).then_some(number)));
+        map.set(Tenant(0), 7);
+        assert_eq!((map.get(Tenant(0)), map.len()), (Some(&7), 334));
     }
 }
