@@ -1,5 +1,7 @@
 //! What was sent and not stored: told to its tenant and to nobody else, bounded, and counted.
 
+use std::net::UdpSocket;
+
 use serde_json::{Value, json};
 use tell_encoding::{BatchParams, EventParams, EventType, SchemaType, encode_batch, encode_event_data_into};
 
@@ -14,6 +16,9 @@ on_both! {
     whoever_still_writes_with_a_key_that_was_taken_back_is_told_of,
     a_suspended_tenant_finds_later_what_was_refused,
     what_is_cut_off_of_syslog_is_shown_to_its_owner_without_a_key,
+    a_datagram_of_a_key_that_nobody_has_is_counted_and_nobodys,
+    a_quota_refuses_datagrams_and_is_told_of_once_for_each_writer,
+    a_suspended_tenant_finds_later_what_was_refused_of_its_datagrams,
     the_tenant_that_holds_rejects_is_nobodys,
     rejects_are_listed_newest_first_and_by_pages,
     all_cores_numbers_are_one_exposition,
@@ -196,6 +201,113 @@ fn what_is_cut_off_of_syslog_is_shown_to_its_owner_without_a_key(io: Io) {
         assert_eq!(sample(&text, &name), expected, "{text}");
     }
     assert!(!rig.server.log().contains(&hex(UMBRELLA)));
+}
+
+/// A server that takes datagrams for the first tenant, unless a message names another.
+struct Datagrams {
+    rig: Rig,
+    /// Datagrams of one socket come to one core, in order.
+    socket: UdpSocket,
+}
+
+impl Datagrams {
+    fn new(io: Io) -> Datagrams {
+        let rig = Rig::new(io, &["--syslog-udp=127.0.0.1:0", "--syslog-workspace=2"]);
+        Datagrams { rig, socket: UdpSocket::bind("127.0.0.1:0").unwrap() }
+    }
+
+    /// `key`: what the structured data says of one.
+    fn send(&self, key: Option<&str>) {
+        let data = key.map_or("-".to_owned(), |key| format!("[ringlog@32473 key=\"{key}\"]"));
+        let message = format!("<34>1 2026-01-02T03:04:05Z h app - - {data} text");
+        self.socket.send_to(message.as_bytes(), self.rig.address("syslog_udp")).unwrap();
+    }
+
+    /// Nothing else tells what has become of a datagram.
+    fn wait_for_count(&self, name: &str, count: u64) {
+        until(|| count <= sample(&metrics(&self.rig.server), name));
+        assert_eq!(sample(&metrics(&self.rig.server), name), count, "{name}");
+    }
+
+    fn wait_for_stored(&self, count: u64) {
+        self.wait_for_count("ringlog_source_events_total{source=\"syslog_udp\"}", count);
+    }
+
+    fn wait_for_refused(&self, reason: &str, count: u64) {
+        self.wait_for_count(&format!("ringlog_rejected_total{{source=\"syslog_udp\",reason=\"{reason}\"}}"), count);
+    }
+}
+
+fn a_datagram_of_a_key_that_nobody_has_is_counted_and_nobodys(io: Io) {
+    let datagrams = Datagrams::new(io);
+    datagrams.send(Some(&hex([0xcc; 16])));
+    // It names a key, so that the listener's own workspace has no part in it.
+    datagrams.send(Some("no key at all"));
+    datagrams.send(None);
+    datagrams.send(Some(&hex(UMBRELLA)));
+    datagrams.wait_for_stored(2);
+    datagrams.wait_for_refused("bad_key", 2);
+    let Datagrams { rig, .. } = datagrams;
+    let (_, place) = rig.server.stop();
+    let server = place.start(&["--cores=2"]);
+    for key in [&rig.acme, &rig.umbrella] {
+        assert!(rejects(&server, key, "").is_empty());
+        assert_eq!(server.get("/api/v1/usage", key)["usage"]["events_per_month"]["used"], 1);
+    }
+}
+
+fn a_quota_refuses_datagrams_and_is_told_of_once_for_each_writer(io: Io) {
+    let datagrams = Datagrams::new(io);
+    for tenant in ["acme", "umbrella"] {
+        assert_eq!(set_quotas(&datagrams.rig.server, tenant, &json!({ "events_per_month": 1 })).status, 200);
+    }
+    let theirs = hex(UMBRELLA);
+    datagrams.send(None);
+    datagrams.send(Some(&theirs));
+    datagrams.wait_for_stored(2);
+    for _ in 0..10 {
+        datagrams.send(None);
+        datagrams.send(None);
+        datagrams.send(Some(&theirs));
+    }
+    datagrams.wait_for_refused("quota", 30);
+    let Datagrams { rig, .. } = datagrams;
+    let of_umbrella = key_id(&rig.server, "umbrella");
+    for key in [&rig.acme, &rig.umbrella] {
+        wait_for(&rig.server, key, 1);
+    }
+    let (_, place) = rig.server.stop();
+    let server = place.start(&["--cores=2"]);
+    // The listener's workspace has no key.
+    for (key, count, key_id) in [(&rig.acme, 20, None), (&rig.umbrella, 10, Some(json!(of_umbrella)))] {
+        // Those of the first batch, and what came in the rest of the minute.
+        let all = rejects(&server, key, "");
+        assert!((1..=2).contains(&all.len()), "{all:?}");
+        assert!(all.iter().all(|reject| (of(reject).0, of(reject).1) == ("syslog_udp", "quota")), "{all:?}");
+        assert!(all.iter().all(|reject| reject.get("key_id") == key_id.as_ref()), "{all:?}");
+        assert_eq!(all.iter().map(|reject| of(reject).2).sum::<u64>(), count);
+        assert_eq!(server.get("/api/v1/usage", key)["usage"]["events_per_month"]["used"], 1);
+    }
+}
+
+fn a_suspended_tenant_finds_later_what_was_refused_of_its_datagrams(io: Io) {
+    let datagrams = Datagrams::new(io);
+    let set = |verb: &str| {
+        let path = format!("/api/v1/tenants/acme/{verb}");
+        assert_eq!(datagrams.rig.server.call("POST", &path, BOOTSTRAP, None).status, 200);
+    };
+    set("deactivate");
+    datagrams.send(None);
+    datagrams.send(Some(&hex(ACME)));
+    datagrams.wait_for_refused("revoked", 2);
+    set("activate");
+    let Datagrams { rig, .. } = &datagrams;
+    let mut found = wait_for(&rig.server, &rig.acme, 2);
+    found.sort_by_key(|reject| reject.get("key_id").is_some());
+    assert_eq!([of(&found[0]), of(&found[1])], [("syslog_udp", "revoked", 1); 2]);
+    assert_eq!((found[0].get("key_id"), &found[1]["key_id"]), (None, &json!(key_id(&rig.server, "acme"))));
+    datagrams.send(None);
+    datagrams.wait_for_stored(1);
 }
 
 fn the_tenant_that_holds_rejects_is_nobodys(io: Io) {
