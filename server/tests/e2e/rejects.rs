@@ -13,6 +13,7 @@ use crate::sources::{ACME, Rig, UMBRELLA, frame, framed, hex, until};
 on_both! {
     a_frame_that_cannot_be_read_is_told_to_its_keys_tenant,
     a_quota_is_told_of_once_and_the_rest_with_how_many,
+    a_quota_over_http_is_answered_and_told_of,
     whoever_still_writes_with_a_key_that_was_taken_back_is_told_of,
     a_suspended_tenant_finds_later_what_was_refused,
     what_is_cut_off_of_syslog_is_shown_to_its_owner_without_a_key,
@@ -126,6 +127,76 @@ fn a_quota_is_told_of_once_and_the_rest_with_how_many(io: Io) {
     let found = wait_for(&server, &rig.acme, 2);
     assert_eq!([of(&found[0]), of(&found[1])], [("tcp", "quota", 19), ("tcp", "quota", 1)]);
     assert_eq!(server.get("/api/v1/usage", &rig.acme)["usage"]["events_per_month"]["used"], 2);
+}
+
+fn a_quota_over_http_is_answered_and_told_of(io: Io) {
+    let rig = Rig::new(io, &[]);
+    assert_eq!(set_quotas(&rig.server, "acme", &json!({ "events_per_month": 1 })).status, 200);
+    let event = r#"{"event_type":"a.b","entity_id":"e","payload":{}}"#;
+    let track = "{\"type\":\"track\",\"event\":\"e\",\"user_id\":\"u\"}\n";
+    let record = r#"{"body":{"stringValue":"text"}}"#;
+    let otlp = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{record},{record}]}}]}}]}}"#);
+    let requests: [(&str, &str, Vec<u8>); 7] = [
+        ("/api/v1/events", "application/json", event.into()),
+        ("/api/v1/events/batch", "application/json", format!("{{\"events\":[{event},{event}]}}").into()),
+        ("/v1/events", "application/x-ndjson", track.repeat(3).into()),
+        ("/v1/logs", "application/x-ndjson", "{\"level\":\"info\",\"message\":\"m\"}\n".repeat(4).into()),
+        ("/v1/ingest", "application/x-flatbuffers", frame(ACME, "e", 0..5, 10).split_off(4)),
+        ("/ingest/ndjson", "application/x-ndjson", "{\"message\":\"m\"}\n".repeat(6).into()),
+        ("/otlp/v1/logs", "application/json", otlp.into()),
+    ];
+    // One connection is on one core, which tells of it once in a minute.
+    let mut client = rig.server.connect();
+    let mut send = |round: usize, number: usize| {
+        let (path, content_type, body) = &requests[number];
+        let id = format!("request-{round}-{number}");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nX-Request-Id: {id}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            hex(ACME),
+            body.len()
+        );
+        client.send(&[head.as_bytes(), body].concat());
+        client.answer()
+    };
+    assert_eq!(send(0, 0).status, 200);
+    for round in 1..4 {
+        for number in 0..requests.len() {
+            let answer = send(round, number);
+            assert_eq!(answer.status, 402, "{number}: {}", answer.text());
+        }
+    }
+    let told = |server: &Server, count: usize| -> Vec<(String, u64, String)> {
+        let found = wait_for(server, &rig.acme, count);
+        let mut found: Vec<_> = found
+            .iter()
+            .map(|reject| {
+                let (source, reason, count) = of(reject);
+                assert_eq!((reason, &reject["key_id"]), ("quota", &json!(key_id(server, "acme"))), "{reject}");
+                (source.to_owned(), count, reject["request_id"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    // Lines, records and the envelope's events are counted one by one, a frame as one. The second of a source is not the first.
+    let first = [("api", 1, 0), ("http", 3, 2), ("http_frame", 1, 4), ("otlp", 2, 6), ("shipper", 6, 5)];
+    let first = first.map(|(source, count, number)| (source.to_owned(), count, format!("request-1-{number}")));
+    assert_eq!(told(&rig.server, 5), first);
+    let text = metrics(&rig.server);
+    for (source, count) in [("api", 9), ("http", 21), ("http_frame", 3), ("otlp", 6), ("shipper", 18)] {
+        let name = format!("ringlog_rejected_total{{source=\"{source}\",reason=\"quota\"}}");
+        assert_eq!(sample(&text, &name), count, "{text}");
+    }
+    // What came since is told of at the end, with the last request of it.
+    let (status, place) = rig.server.stop();
+    assert!(status.success());
+    let server = place.start(&["--cores=2", &format!("--bootstrap-key={BOOTSTRAP}")]);
+    let rest = [("api", 8, 1), ("http", 18, 3), ("http_frame", 2, 4), ("otlp", 4, 6), ("shipper", 12, 5)];
+    let rest = rest.map(|(source, count, number)| (source.to_owned(), count, format!("request-3-{number}")));
+    let mut expected = [first, rest].concat();
+    expected.sort();
+    assert_eq!(told(&server, 10), expected);
+    assert_eq!(server.get("/api/v1/usage", &rig.acme)["usage"]["events_per_month"]["used"], 1);
 }
 
 fn whoever_still_writes_with_a_key_that_was_taken_back_is_told_of(io: Io) {
