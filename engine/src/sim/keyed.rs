@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{EventBatch, UNKNOWN_VERSION};
+use crate::event::{EventBatch, KeyClass, UNKNOWN_VERSION};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::shard::{Appended, KeyBounds};
 use crate::sim::model::Violation;
@@ -14,6 +14,7 @@ pub(super) const FORGOTTEN: &str = "was stored twice";
 /// The key of a batch, and what stands for its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
+    pub class: KeyClass,
     pub key: u64,
     pub body: u64,
 }
@@ -46,9 +47,9 @@ enum Memory {
 #[derive(Debug)]
 pub(super) struct KeyModel {
     bounds: KeyBounds,
-    originals: BTreeMap<(u32, u64), Original>,
-    /// First positions of each tenant's stored batches with a key.
-    stored: BTreeMap<u32, Vec<Position>>,
+    originals: BTreeMap<(u32, KeyClass, u64), Original>,
+    /// First positions of each tenant's stored batches with a key of each class.
+    stored: BTreeMap<(u32, KeyClass), Vec<Position>>,
     /// The highest the wall clock ever stood: what was over by then may be forgotten for good.
     wall_max: Micros,
 }
@@ -74,18 +75,18 @@ impl KeyModel {
         self.check_unknown(tenant, key, Received { earliest: received_at, latest: received_at })?;
         let original =
             Original { body: key.body, first_position: first.0, first_version: first.1, received_at, event_count };
-        self.originals.insert((tenant.0, key.key), original);
-        self.stored.entry(tenant.0).or_default().push(first.0);
+        self.originals.insert((tenant.0, key.class, key.key), original);
+        self.stored.entry((tenant.0, key.class)).or_default().push(first.0);
         Ok(())
     }
 
     /// A batch was judged by something that comes after the look for its key: the key must not be one that is remembered.
     pub fn check_unknown(&self, tenant: Tenant, key: Key, received: Received) -> Result<(), Violation> {
         if self.memory(tenant, key, received) == Memory::Must {
-            let original = self.originals.get(&(tenant.0, key.key));
+            let original = self.originals.get(&(tenant.0, key.class, key.key));
             return Err(format!(
-                "tenant {}: a batch with key {} {FORGOTTEN}, or lost its answer: {original:?}",
-                tenant.0, key.key
+                "tenant {}: a batch with {key:?} {FORGOTTEN}, or lost its answer: {original:?}",
+                tenant.0
             ));
         }
         Ok(())
@@ -100,7 +101,7 @@ impl KeyModel {
         batch: &EventBatch,
         appended: Appended,
     ) -> Result<(), Violation> {
-        let original = self.originals.get(&(tenant.0, key.key));
+        let original = self.originals.get(&(tenant.0, key.class, key.key));
         let is_right = original.is_some_and(|original| {
             let version = if original.event_count == 1 { original.first_version.0 } else { UNKNOWN_VERSION };
             original.body == key.body
@@ -116,7 +117,7 @@ impl KeyModel {
     }
 
     pub fn check_mismatch(&self, tenant: Tenant, key: Key, received: Received) -> Result<(), Violation> {
-        let original = self.originals.get(&(tenant.0, key.key));
+        let original = self.originals.get(&(tenant.0, key.class, key.key));
         let is_right = original.is_some_and(|original| original.body != key.body);
         if !is_right || self.memory(tenant, key, received) == Memory::MustNot {
             return Err(format!("tenant {}: {key:?} was refused because of {original:?}", tenant.0));
@@ -126,29 +127,29 @@ impl KeyModel {
 
     /// Whether a batch may have been answered without being stored.
     pub fn may_be_known(&self, tenant: Tenant, key: Key) -> bool {
-        self.originals.contains_key(&(tenant.0, key.key))
+        self.originals.contains_key(&(tenant.0, key.class, key.key))
     }
 
     /// A crash took the end of the log: what was stored behind `last` never was.
     pub fn cut(&mut self, tenant: Tenant, last: Position) {
-        self.originals.retain(|&(number, _), original| number != tenant.0 || original.first_position <= last);
-        if let Some(stored) = self.stored.get_mut(&tenant.0) {
+        self.originals.retain(|&(number, _, _), original| number != tenant.0 || original.first_position <= last);
+        for (_, stored) in self.stored.iter_mut().filter(|((number, _), _)| *number == tenant.0) {
             stored.retain(|&first| first <= last);
         }
     }
 
     fn memory(&self, tenant: Tenant, key: Key, received: Received) -> Memory {
-        let Some(original) = self.originals.get(&(tenant.0, key.key)) else { return Memory::MustNot };
+        let Some(original) = self.originals.get(&(tenant.0, key.class, key.key)) else { return Memory::MustNot };
         let over_at = Micros(original.received_at.0.saturating_add(self.bounds.kept_us));
         if over_at <= received.earliest {
             return Memory::MustNot;
         }
-        let stored = &self.stored[&tenant.0];
+        let stored = &self.stored[&(tenant.0, key.class)];
         let newer = stored.len() - stored.partition_point(|&first| first <= original.first_position);
-        let all: usize = self.stored.values().map(Vec::len).sum();
-        let may_be_gone = over_at <= self.wall_max.max(received.latest)
-            || self.bounds.per_tenant <= newer
-            || self.bounds.per_shard <= all;
+        let of_class = self.stored.iter().filter(|((_, class), _)| *class == key.class);
+        let all: usize = of_class.map(|(_, stored)| stored.len()).sum();
+        let (per_tenant, per_shard) = self.bounds.of(key.class);
+        let may_be_gone = over_at <= self.wall_max.max(received.latest) || per_tenant <= newer || per_shard <= all;
         if may_be_gone { Memory::May } else { Memory::Must }
     }
 }
