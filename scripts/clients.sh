@@ -6,12 +6,14 @@
 #
 # Needs: curl, python3 with venv, node 20 and npm, logger (util-linux), apt-get and dpkg (Debian 12 or newer), and access to apt's, PyPI's and
 # npm's registries. Packages are unpacked in a temporary directory, nothing is installed, every server is on a loopback port of its own.
-# SERVER_BIN=PATH takes a server that is built already; KEEP=1 keeps the temporary directory.
+# Fluent Bit is built from its sources, with cc and make. SERVER_BIN=PATH and FLUENT_BIT=PATH take programs that are built already;
+# KEEP=1 keeps the temporary directory.
 set -euo pipefail
 
 script=clients
 . "$(dirname "$0")/lib.sh"
 . "$root/scripts/clients/snippet.sh"
+. "$root/scripts/clients/fluent-bit.sh"
 
 # RFC 3164 has times without a zone, which are taken for UTC.
 export TZ=UTC
@@ -148,16 +150,37 @@ client_syslog-ng() {
     send_by_socket "$at/socket"
 }
 
-# No package of it can be had here: what its http output is documented to send, `Format json_lines`, `Json_date_key date`,
-# `Json_date_format double` and `Compress gzip`.
 client_fluent-bit() {
-    local at=$work/fluent-bit status
-    printf '%s\n' '{"date":1767323045.678901,"log":"release 1 is out","host":"web-1","level":"info"}' \
-        '{"date":1767323046.000000,"log":"release 2 is out","host":"web-1","nested":{"n":1}}' | gzip >"$at/body"
-    status=$(curl -s -o "$at/answer" -w '%{http_code}' "http://127.0.0.1:$http_port/ingest/ndjson?entity_field=host" \
-        -H 'User-Agent: Fluent-Bit' -H 'Content-Type: application/x-ndjson' -H 'Content-Encoding: gzip' \
-        -H "Authorization: Bearer $key" --data-binary "@$at/body")
-    [ "$status" = 200 ] || { cat "$at/answer" >&2; return 1; }
+    local at=$work/fluent-bit program
+    program=$(fluent_bit)
+    printf '%s\n' '{"time":"2026-01-02T03:04:05.678901Z","log":"release 1 is out","host":"web-1","level":"info"}' \
+        '{"time":"2026-01-02T03:04:06.000000Z","log":"release \"2\" is out","host":"web-1","nested":{"n":1}}' >"$at/app.log"
+    # All lines of it must be as far in as those of the snippet.
+    cat >"$at/parsers.conf" <<'PARSERS'
+[PARSER]
+    Name        app
+    Format      json
+    Time_Key    time
+    Time_Format %Y-%m-%dT%H:%M:%S.%L%z
+PARSERS
+    {
+        cat <<CONFIG
+[SERVICE]
+    Flush        0.2
+    Parsers_File $at/parsers.conf
+[INPUT]
+    Name           tail
+    Path           $at/app.log
+    Parser         app
+    Read_from_Head true
+CONFIG
+        snippet fluent-bit | sed -E "s/^( *Port +)3900/\1$http_port/"
+    } >"$at/fluent-bit.conf"
+    libraries=$([ ! -d "$packages/root" ] || find "$packages/root" -name '*.so*' -printf '%h\n' | sort -u | tr '\n' ':')
+    export LD_LIBRARY_PATH=$libraries
+    "$program" --version
+    RINGLOG_KEY=$key "$program" -c "$at/fluent-bit.conf" >"$at/client.log" 2>&1 &
+    echo $! >"$work/client.pid"
 }
 
 # modules NAME...: of npm, in a directory of the client's own.

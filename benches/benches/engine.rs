@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringlog_benches::credentials::mixed;
 use ringlog_benches::sample::{KEY, Sample, TENANT, group};
-use ringlog_engine::event::{EventBatch, IdempotencyKey, Source};
+use ringlog_engine::event::{EventBatch, IdempotencyKey, KeyClass, Source};
 use ringlog_engine::format::key_run::KeyEntry;
 use ringlog_engine::ids::{Micros, Position, ShardNumber};
 use ringlog_engine::io::{BufferPool, Disk, DiskDone, DiskOp, FileMemory, Fill};
@@ -162,7 +162,7 @@ fn keyed(criterion: &mut Criterion) {
     let idempotency = |at: u64| {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&mixed(at).to_le_bytes());
-        IdempotencyKey { key, body: key }
+        IdempotencyKey { class: KeyClass::Request, key, body: key }
     };
     let keyed = |from: usize, count: usize| -> Vec<EventBatch> {
         let batches = (from..from + count).map(|at| {
@@ -205,7 +205,7 @@ fn keyed(criterion: &mut Criterion) {
         shard.append(keyed(0, count), PER_TURN)
     });
     // A full window without a shard around it: what 1,048,576 keys cost beyond the caches.
-    let mut window = KeyWindow::new(KeyBounds::STANDARD, 7);
+    let mut window = KeyWindow::new(KeyBounds::STANDARD, KeyClass::Request, 7);
     let batch = sample.batch(KEY, 0, 1);
     let mut next = 0;
     let mut insert = |count: usize| {

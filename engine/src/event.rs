@@ -120,9 +120,24 @@ pub enum Source {
     Syslog = 3,
 }
 
+/// What a batch's key is made of, and so how fast keys of its class can come. Each class has a window of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum KeyClass {
+    /// Chosen by a client for one request.
+    Request = 0,
+    /// Made from what was sent, of every frame of a connection.
+    Frame = 1,
+}
+
+impl KeyClass {
+    pub const ALL: [KeyClass; 2] = [KeyClass::Request, KeyClass::Frame];
+}
+
 /// What makes a batch be stored once, however often it is sent. See `EventBatch::set_idempotency`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdempotencyKey {
+    pub class: KeyClass,
     /// Stands for the client's key and for where it holds: the route, the source, the credential. The tenant is the batch's.
     pub key: [u8; 16],
     /// Stands for everything that the client asked to be stored: another one under the same key is refused.
@@ -320,7 +335,7 @@ mod tests {
         let mut batch = EventBatch::new(Tenant(1), Source::Http, FingerprintKey(1));
         assert_eq!(batch.idempotency(), None);
         for at in 0..2 {
-            let key = IdempotencyKey { key: [at; 16], body: [7; 16] };
+            let key = IdempotencyKey { class: KeyClass::Request, key: [at; 16], body: [7; 16] };
             batch.set_idempotency(key);
             assert_eq!(batch.idempotency(), Some(key));
             batch.reset(Tenant(2), Source::Tcp);

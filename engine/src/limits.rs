@@ -57,8 +57,12 @@ pub const SHARD_TENANTS_MAX: usize = 1 << 18;
 /// memory for two tenants that use all of it (docs/architecture.md).
 pub const TENANT_KEYS_MAX: usize = 1 << 20;
 pub const SHARD_KEYS_MAX: usize = 1 << 21;
+/// The same of frames, whose senders try again within seconds: of 10,000 a second the last 26 s.
+pub const TENANT_FRAMES_MAX: usize = 1 << 18;
+pub const SHARD_FRAMES_MAX: usize = 1 << 19;
 pub const KEYS_KEPT_US: i64 = 24 * 60 * 60 * 1_000_000;
 const _: () = assert!(TENANT_KEYS_MAX <= SHARD_KEYS_MAX);
+const _: () = assert!(TENANT_FRAMES_MAX <= SHARD_FRAMES_MAX);
 
 /// Key runs before they are merged, and keys in them beyond twice the remembered ones: a restart reads no more. A guess
 /// between files to open and bytes to write again.

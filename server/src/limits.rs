@@ -400,7 +400,7 @@ pub const REJECT_BYTES_STORED_MAX: u64 = 256 << 20;
 pub const REJECTED_TENANTS_MAX: usize = 4096;
 /// A key that may not write is told of this often, for each reason.
 pub const REJECTS_KEY_EVERY_US: u64 = 60 * SECOND_US;
-/// Keys and reasons that a core waits with at once. Of the others none are kept. 40 bytes each, twice.
+/// Keys and reasons that a core waits with at once. Of the others none are kept. About 160 bytes each.
 pub const REJECTED_KEYS_MAX: usize = 4096;
 /// Reasons of all sources, each with its source: about 150 stand in the code.
 pub const REJECT_REASONS_MAX: usize = 512;

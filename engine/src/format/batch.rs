@@ -9,7 +9,7 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::event::IdempotencyKey;
+use crate::event::{IdempotencyKey, KeyClass};
 use crate::ids::{Micros, Position, Tenant};
 use crate::limits::BATCH_EVENTS_MAX;
 
@@ -20,6 +20,8 @@ pub const BATCH_HEADER_CRC_FROM: usize = 4;
 
 /// `idempotency_hash` and `body_hash` are set.
 pub const BATCH_FLAG_IDEMPOTENT: u8 = 0b0000_0001;
+/// The key is that of a frame (`KeyClass::Frame`). Without it, a request's.
+pub const BATCH_FLAG_FRAME_KEY: u8 = 0b0001_0000;
 /// Flags a reader may ignore when it does not know them.
 pub const BATCH_FLAGS_IGNORABLE: u8 = 0b1111_0000;
 
@@ -100,8 +102,10 @@ impl<'a> BatchView<'a> {
 
     /// What makes the batch be stored once, if anything does.
     pub fn idempotency(&self) -> Option<IdempotencyKey> {
-        let is_set = self.header.flags & BATCH_FLAG_IDEMPOTENT != 0;
-        is_set.then_some(IdempotencyKey { key: self.header.idempotency_hash, body: self.header.body_hash })
+        let is_set = |flag| self.header.flags & flag != 0;
+        let class = if is_set(BATCH_FLAG_FRAME_KEY) { KeyClass::Frame } else { KeyClass::Request };
+        let (key, body) = (self.header.idempotency_hash, self.header.body_hash);
+        is_set(BATCH_FLAG_IDEMPOTENT).then_some(IdempotencyKey { class, key, body })
     }
 
     pub fn event_count(&self) -> usize {
@@ -157,7 +161,11 @@ pub fn encode_batch(
         received_at: I64::new(received_at.0),
         records_bytes: U32::new(records.len() as u32),
         source,
-        flags: if idempotency.is_some() { BATCH_FLAG_IDEMPOTENT } else { 0 },
+        flags: match idempotency.map(|idempotency| idempotency.class) {
+            None => 0,
+            Some(KeyClass::Request) => BATCH_FLAG_IDEMPOTENT,
+            Some(KeyClass::Frame) => BATCH_FLAG_IDEMPOTENT | BATCH_FLAG_FRAME_KEY,
+        },
         reserved_source: U16::new(0),
         idempotency_hash: idempotency.map_or([0; 16], |idempotency| idempotency.key),
         body_hash: idempotency.map_or([0; 16], |idempotency| idempotency.body),
@@ -177,7 +185,7 @@ pub fn encode_batch(
 mod tests {
     use super::*;
 
-    const IDEMPOTENCY: IdempotencyKey = IdempotencyKey { key: [7; 16], body: [8; 16] };
+    const IDEMPOTENCY: IdempotencyKey = IdempotencyKey { class: KeyClass::Frame, key: [7; 16], body: [8; 16] };
 
     fn sample() -> Vec<u8> {
         let mut bytes = vec![0; 512];
@@ -201,6 +209,23 @@ mod tests {
         assert_eq!(view.idempotency(), Some(IDEMPOTENCY));
         assert_eq!((0..3).map(|index| view.version(index)).collect::<Vec<_>>(), [3, 1, 4]);
         assert_eq!(&bytes[view.head_bytes()..], b"records");
+    }
+
+    #[test]
+    fn a_key_is_of_a_request_unless_it_is_marked_as_a_frames() {
+        for class in KeyClass::ALL {
+            let mut bytes = vec![0; BATCH_HEADER_BYTES + BATCH_VERSION_BYTES];
+            let idempotency = Some(IdempotencyKey { class, ..IDEMPOTENCY });
+            let head = BatchHead {
+                tenant: Tenant(5),
+                source: 1,
+                idempotency,
+                first_position: Position(11),
+                received_at: Micros(99),
+            };
+            encode_batch(&mut bytes, &head, [3u64].into_iter(), b"");
+            assert_eq!(BatchView::parse(&bytes).unwrap().idempotency(), idempotency);
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Shard {
         // Before anything may refuse it: what was stored once is answered, however full everything is by now.
         if let Some(idempotency) = pending.batch.idempotency()
             && let Some(state) = &known
-            && let Some(original) = self.keys.find(tenant, &idempotency.key, state.received_at(now.wall))
+            && let Some(original) = self.keys.find(tenant, &idempotency, state.received_at(now.wall))
         {
             let answer = answer_replay(&mut pending.batch, idempotency, original);
             self.stats.batches_replayed += u64::from(answer.is_ok());

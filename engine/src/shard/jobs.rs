@@ -9,12 +9,13 @@ use crate::format::index::{IndexError, IndexIdentity, IndexResident};
 use crate::format::key_run::KeyRunError;
 use crate::format::run::{RunError, RunView};
 use crate::format::segment::SegmentHeader;
-use crate::ids::{Micros, Position, SegmentNumber, ShardNumber, Tenant};
+use crate::ids::{Micros, SegmentNumber, ShardNumber, Tenant};
 use crate::index::active::ActiveIndex;
 use crate::index::entities::merge_runs;
 use crate::index::sealed::{SealedSegment, SegmentFile};
 use crate::io::{Disk, DiskError, DiskFile, FileMemory, Fill, Site};
 use crate::limits::ALIGNMENT;
+use crate::shard::keys::KeyFloor;
 use crate::shard::keys::runs::{KeyRun, merge_key_runs, publish_key_run};
 use crate::shard::names::{ASIDE_SUFFIX, ShardEntry, free_path, index_path, log_path, parse_name, run_path};
 use crate::shard::rewrite::{Rewrite, rewrite};
@@ -46,7 +47,7 @@ pub enum Job {
     /// Replace runs, newest first, by one without the entities of `erased` tenants, which are sorted.
     Merge { home: ShardHome, runs: Vec<Arc<RunView>>, seed: u64, erased: Vec<Tenant> },
     /// Replace key runs, oldest first, by one of the keys that are not before their tenant's floor.
-    MergeKeys { home: ShardHome, runs: Vec<KeyRun>, floors: Vec<(Tenant, Position)> },
+    MergeKeys { home: ShardHome, runs: Vec<KeyRun>, floors: Vec<KeyFloor> },
     /// Remove a segment that nobody reads any more. `sync_first`: the open segment, if its blocks are
     /// not written durably, since its checkpoint replaces what goes.
     Retire { home: ShardHome, number: SegmentNumber, sync_first: Option<DiskFile> },

@@ -37,6 +37,7 @@ pub use commit::Durability;
 use commit::{InFlight, OpenBlock, SyncInFlight, WaitingAck};
 use erase::Erasure;
 use jobs::{Job, JobDone, ShardHome};
+use keys::KeyWindows;
 use keys::runs::KeyRuns;
 pub use keys::{KeyBounds, KeyRun, KeyWindow};
 pub use quota::{Limits, QuotaKind, Usage};
@@ -162,7 +163,7 @@ pub struct Shard {
     limits: TenantMap<Limits>,
     entities: EntityDirectory,
     /// The idempotency keys of the tenants' last batches, and the files that know those of sealed segments.
-    keys: KeyWindow,
+    keys: KeyWindows,
     key_runs: KeyRuns,
     active: ActiveIndex,
     spare_indexes: Vec<ActiveIndex>,
@@ -282,7 +283,7 @@ impl Shard {
             return Err((batch, AppendError::Overloaded));
         }
         if let Some(idempotency) = batch.idempotency() {
-            self.keys.fetch(batch.tenant(), &idempotency.key);
+            self.keys.fetch(batch.tenant(), &idempotency);
         }
         self.active.fetch_places(&batch);
         self.pending_bytes += bytes;

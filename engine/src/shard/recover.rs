@@ -29,7 +29,7 @@ use crate::io::{Buffer, BufferPool, Disk, DiskError, DiskFile, FileMemory, Fill,
 use crate::limits::{ALIGNMENT, IN_FLIGHT_BLOCKS_MAX, POSITION_MAX};
 use crate::shard::erase::Erasure;
 use crate::shard::jobs::{JobError, Sealed, seal};
-use crate::shard::keys::KeyWindow;
+use crate::shard::keys::KeyWindows;
 use crate::shard::keys::runs::{FoundKeyRuns, KeyRuns, find_key_runs};
 use crate::shard::names::{
     QUARANTINE_DIR, ShardEntry, free_path, index_path, key_run_path, log_path, parse_name, quarantine_path, run_path,
@@ -134,7 +134,7 @@ struct Found {
 struct Builder<'a> {
     fingerprint: FingerprintKey,
     tenants: TenantMap<TenantState>,
-    keys: KeyWindow,
+    keys: KeyWindows,
     index: ActiveIndex,
     next_ordinal: u64,
     watermark: BlockSequence,
@@ -168,7 +168,7 @@ impl Shard {
         let mut builder = Builder {
             fingerprint: config.fingerprint,
             tenants: TenantMap::new(),
-            keys: KeyWindow::new(config.keys, config.fingerprint.0),
+            keys: KeyWindows::new(config.keys, config.fingerprint.0),
             index: ActiveIndex::new(config.segment_events_max()),
             next_ordinal: 0,
             watermark: BlockSequence(0),

@@ -5,7 +5,9 @@
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
-use crate::format::batch::{BATCH_FLAG_IDEMPOTENT, BATCH_HEADER_CRC_FROM, BatchHeader, BatchView};
+use crate::format::batch::{
+    BATCH_FLAG_FRAME_KEY, BATCH_FLAG_IDEMPOTENT, BATCH_HEADER_CRC_FROM, BatchHeader, BatchView,
+};
 use crate::format::block::{BlockHeader, BlockKind};
 use crate::format::checkpoint::{CHECKPOINT_ENTRY_BYTES, CheckpointEntry};
 use crate::io::DiskOp;
@@ -48,7 +50,7 @@ pub(super) fn forget_keys(op: &mut DiskOp) {
         body = others;
         if is_keyed {
             let (header, _) = BatchHeader::mut_from_prefix(batch).expect("checked above");
-            header.flags &= !BATCH_FLAG_IDEMPOTENT;
+            header.flags &= !(BATCH_FLAG_IDEMPOTENT | BATCH_FLAG_FRAME_KEY);
             header.idempotency_hash = [0; 16];
             header.body_hash = [0; 16];
             let crc = header.header_crc.get();

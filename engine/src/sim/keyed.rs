@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{EventBatch, UNKNOWN_VERSION};
+use crate::event::{EventBatch, KeyClass, UNKNOWN_VERSION};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::shard::{Appended, KeyBounds};
 use crate::sim::model::Violation;
@@ -14,6 +14,7 @@ pub(super) const FORGOTTEN: &str = "was stored twice";
 /// The key of a batch, and what stands for its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
+    pub class: KeyClass,
     pub key: u64,
     pub body: u64,
 }
@@ -49,9 +50,9 @@ enum Memory {
 pub(super) struct KeyModel {
     bounds: KeyBounds,
     /// By tenant and key, oldest first. A crash may take the last ones, and what it leaves may be remembered again.
-    originals: BTreeMap<(u32, u64), Vec<Original>>,
-    /// First positions of each tenant's stored batches with a key.
-    stored: BTreeMap<u32, Vec<Position>>,
+    originals: BTreeMap<(u32, KeyClass, u64), Vec<Original>>,
+    /// First positions of each tenant's stored batches with a key of each class.
+    stored: BTreeMap<(u32, KeyClass), Vec<Position>>,
     /// The highest the wall clock ever stood: what was over by then may be forgotten for good.
     wall_max: Micros,
 }
@@ -75,7 +76,7 @@ impl KeyModel {
         event_count: usize,
     ) -> Result<(), Violation> {
         self.check_unknown(tenant, key, Received { earliest: received_at, latest: received_at })?;
-        let originals = self.originals.entry((tenant.0, key.key)).or_default();
+        let originals = self.originals.entry((tenant.0, key.class, key.key)).or_default();
         originals.iter_mut().for_each(|older| older.was_replaced = true);
         originals.push(Original {
             body: key.body,
@@ -85,7 +86,7 @@ impl KeyModel {
             event_count,
             was_replaced: false,
         });
-        self.stored.entry(tenant.0).or_default().push(first.0);
+        self.stored.entry((tenant.0, key.class)).or_default().push(first.0);
         Ok(())
     }
 
@@ -94,8 +95,8 @@ impl KeyModel {
         if self.memory(tenant, key, received) == Memory::Must {
             let original = self.original(tenant, key);
             return Err(format!(
-                "tenant {}: a batch with key {} {FORGOTTEN}, or lost its answer: {original:?}",
-                tenant.0, key.key
+                "tenant {}: a batch with {key:?} {FORGOTTEN}, or lost its answer: {original:?}",
+                tenant.0
             ));
         }
         Ok(())
@@ -141,18 +142,18 @@ impl KeyModel {
 
     /// A crash took the end of the log: what was stored behind `last` never was.
     pub fn cut(&mut self, tenant: Tenant, last: Position) {
-        for ((number, _), originals) in &mut self.originals {
+        for ((number, _, _), originals) in &mut self.originals {
             if *number == tenant.0 {
                 originals.retain(|original| original.first_position <= last);
             }
         }
-        if let Some(stored) = self.stored.get_mut(&tenant.0) {
+        for (_, stored) in self.stored.iter_mut().filter(|((number, _), _)| *number == tenant.0) {
             stored.retain(|&first| first <= last);
         }
     }
 
     fn original(&self, tenant: Tenant, key: Key) -> Option<&Original> {
-        self.originals.get(&(tenant.0, key.key))?.last()
+        self.originals.get(&(tenant.0, key.class, key.key))?.last()
     }
 
     fn memory(&self, tenant: Tenant, key: Key, received: Received) -> Memory {
@@ -161,13 +162,15 @@ impl KeyModel {
         if over_at <= received.earliest {
             return Memory::MustNot;
         }
-        let stored = &self.stored[&tenant.0];
+        let stored = &self.stored[&(tenant.0, key.class)];
         let newer = stored.len() - stored.partition_point(|&first| first <= original.first_position);
-        let all: usize = self.stored.values().map(Vec::len).sum();
+        let of_class = self.stored.iter().filter(|((_, class), _)| *class == key.class);
+        let all: usize = of_class.map(|(_, stored)| stored.len()).sum();
+        let (per_tenant, per_shard) = self.bounds.of(key.class);
         let may_be_gone = original.was_replaced
             || over_at <= self.wall_max.max(received.latest)
-            || self.bounds.per_tenant <= newer
-            || self.bounds.per_shard <= all;
+            || per_tenant <= newer
+            || per_shard <= all;
         if may_be_gone { Memory::May } else { Memory::Must }
     }
 }

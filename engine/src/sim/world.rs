@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Source};
+use crate::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, KeyClass, Source};
 use crate::format::key_run::encode_key_run;
 use crate::format::record::EventKind;
 use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
@@ -105,7 +105,7 @@ struct World {
     limited_tenants: usize,
     /// Batches with a key that may be sent again.
     sent: Vec<Sent>,
-    next_key: u64,
+    next_keys: [u64; 2],
     options: WorldOptions,
 }
 
@@ -135,6 +135,8 @@ impl World {
         let keys = KeyBounds {
             per_tenant: [3, 20, 1 << 20][rng.index(3)],
             per_shard: [8, 1 << 21, 1 << 21][rng.index(3)],
+            frames_per_tenant: [2, 15, 1 << 18][rng.index(3)],
+            frames_per_shard: [5, 1 << 19, 1 << 19][rng.index(3)],
             kept_us: [100_000, KeyBounds::STANDARD.kept_us][rng.index(2)],
             runs: 2 + rng.index(3),
             dead: [0, 5, 1 << 16][rng.index(3)],
@@ -170,7 +172,7 @@ impl World {
             erased: BTreeSet::new(),
             limited_tenants,
             sent: Vec::new(),
-            next_key: 1,
+            next_keys: [0; 2],
             options,
             next_ticket: 1,
             next_payload: 1,
@@ -421,8 +423,11 @@ impl World {
         let tenant = self.some_tenant();
         let events = self.some_events(tenant);
         let key = self.rng.chance(1, 3).then(|| {
-            self.next_key += 1;
-            Key { key: self.next_key, body: self.next_payload }
+            // Numbers of one class are numbers of the other, too.
+            let class = KeyClass::ALL[self.rng.index(2)];
+            let next = &mut self.next_keys[class as usize];
+            *next += 1;
+            Key { class, key: *next, body: self.next_payload }
         });
         if let Some(key) = key {
             self.sent.push(Sent { tenant, key, events: events.clone() });
@@ -485,9 +490,9 @@ impl World {
         key: Option<Key>,
     ) -> Result<(), Violation> {
         let mut batch = EventBatch::new(tenant, Source::Engine, self.config.fingerprint);
-        if let Some(Key { key, body }) = key {
+        if let Some(Key { class, key, body }) = key {
             let wide = |number: u64| u128::from(number).to_le_bytes();
-            batch.set_idempotency(IdempotencyKey { key: wide(key), body: wide(body) });
+            batch.set_idempotency(IdempotencyKey { class, key: wide(key), body: wide(body) });
         }
         for event in &events {
             let pushed = batch.push(EventInput {
@@ -698,7 +703,11 @@ impl World {
         self.model.saw(self.now.wall);
         shard.turn(self.now, &mut out);
         let bounds = self.config.keys;
-        if bounds.per_shard.min(bounds.per_tenant * (self.next_tenant as usize - 1)) < shard.key_count() {
+        let kept_max = |class| {
+            let (per_tenant, per_shard) = bounds.of(class);
+            per_shard.min(per_tenant * (self.next_tenant as usize - 1))
+        };
+        if KeyClass::ALL.into_iter().map(kept_max).sum::<usize>() < shard.key_count() {
             return Err(format!("{} keys are remembered, {bounds:?}", shard.key_count()));
         }
         self.carry_out(shard, out)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ringlog_engine::event::IdempotencyKey;
+use ringlog_engine::event::{IdempotencyKey, KeyClass};
 use ringlog_engine::format::batch::{BATCH_HEADER_BYTES, BATCH_HEADER_CRC_FROM, BatchHeader, head_bytes};
 use ringlog_engine::format::block::{BLOCK_HEADER_BYTES, BLOCK_HEADER_CRC_FROM, BLOCK_MAGIC, BlockHeader};
 use ringlog_engine::format::index::{INDEX_HEADER_BYTES, INDEX_HEADER_CRC_FROM, INDEX_MAGIC, IndexHeader};
@@ -102,7 +102,7 @@ fn batch_of_round(round: u32) -> (Tenant, Vec<Event>) {
 
 fn key_of_round(round: u32) -> Option<IdempotencyKey> {
     let key = [round as u8 + 1; 16];
-    round.is_multiple_of(2).then_some(IdempotencyKey { key, body: key })
+    round.is_multiple_of(2).then_some(IdempotencyKey { class: KeyClass::ALL[round as usize / 2 % 2], key, body: key })
 }
 
 /// What a flip led to, to see that the property is not empty.

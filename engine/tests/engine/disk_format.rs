@@ -198,6 +198,8 @@ fn code() -> Vec<(&'static str, Vec<Field>)> {
         layout!(KeyEntry {
             tenant,
             event_count,
+            class,
+            reserved,
             first_position,
             received_at,
             first_version,

@@ -1,6 +1,6 @@
 //! Erased tenants: refused and not found at once, gone from every file in the end, and nobody else notices.
 
-use ringlog_engine::event::IdempotencyKey;
+use ringlog_engine::event::{IdempotencyKey, KeyClass};
 use ringlog_engine::format::block::{BLOCK_HEADER_BYTES, BlockKind};
 use ringlog_engine::format::key_run::KeyRunView;
 use ringlog_engine::format::run::RunView;
@@ -18,7 +18,11 @@ const ERASED: Tenant = Tenant(2);
 const MARK: &str = "of-the-second";
 
 fn key(number: u8) -> IdempotencyKey {
-    IdempotencyKey { key: [number; 16], body: [number; 16] }
+    IdempotencyKey {
+        class: if number.is_multiple_of(2) { KeyClass::Request } else { KeyClass::Frame },
+        key: [number; 16],
+        body: [number; 16],
+    }
 }
 
 /// A few events of three tenants, some of them under keys.

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ringlog_engine::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Source};
+use ringlog_engine::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, KeyClass, Source};
 use ringlog_engine::filter::{self, FilterRef};
 use ringlog_engine::format::batch::{BatchHead, BatchView, encode_batch, head_bytes};
 use ringlog_engine::format::block::{
@@ -309,10 +309,13 @@ fn a_batch_is_encoded_as_ever() {
     assert_eq!(view.header.source, Source::Syslog as u8);
     assert_eq!(view.idempotency(), None);
     assert_eq!(golden[view.head_bytes()..], sample_records());
-    let idempotency = IdempotencyKey { key: *b"a client's key..", body: *b"its body's hash." };
-    check_file("encoders/keyed_batch.bin", &sample_batch(Some(idempotency)));
-    let golden = read("encoders/keyed_batch.bin");
-    assert_eq!(BatchView::parse(&golden).unwrap().idempotency(), Some(idempotency));
+    for (class, name) in [(KeyClass::Request, "keyed_batch"), (KeyClass::Frame, "frame_batch")] {
+        let idempotency = IdempotencyKey { class, key: *b"a client's key..", body: *b"its body's hash." };
+        let path = format!("encoders/{name}.bin");
+        check_file(&path, &sample_batch(Some(idempotency)));
+        let golden = read(&path);
+        assert_eq!(BatchView::parse(&golden).unwrap().idempotency(), Some(idempotency));
+    }
 }
 
 /// A batch is what it was whoever encodes it: the one that applications fill has the same records.
@@ -457,17 +460,24 @@ fn a_run_is_encoded_as_ever() {
 fn a_key_run_is_encoded_as_ever() {
     let mut batch = EventBatch::new(Tenant(2), Source::Http, FingerprintKey(1));
     batch.push(EventInput::new("order.placed", "order-1", b"{}")).unwrap();
-    let entry = |key: u8, position, received_at| {
-        let idempotency = IdempotencyKey { key: [key; 16], body: [key + 1; 16] };
+    let entry = |class, key: u8, position, received_at| {
+        let idempotency = IdempotencyKey { class, key: [key; 16], body: [key + 1; 16] };
         KeyEntry::new(&batch, idempotency, Position(position), Micros(received_at))
     };
-    let entries = [entry(7, 12, 99), entry(3, 13, 100)];
+    let entries = [entry(KeyClass::Request, 7, 12, 99), entry(KeyClass::Request, 3, 13, 100)];
     check_file("encoders/key_run.bin", &encode_key_run(1, 5, 7, &entries));
     let run = KeyRunView::open(Map::owned(read("encoders/key_run.bin"))).unwrap();
     assert_eq!((run.shard(), run.segments()), (1, (5, 7)));
     assert_eq!(run.entries(), entries);
     let first = run.entries()[0];
     assert_eq!((first.tenant(), first.first_position(), first.received_at()), (Tenant(2), Position(12), Micros(99)));
+    assert!(run.entries().iter().all(|entry| entry.class() == KeyClass::Request));
+
+    let entries = [entry(KeyClass::Request, 7, 12, 99), entry(KeyClass::Frame, 7, 13, 100)];
+    check_file("encoders/frame_key_run.bin", &encode_key_run(1, 5, 7, &entries));
+    let run = KeyRunView::open(Map::owned(read("encoders/frame_key_run.bin"))).unwrap();
+    assert_eq!(run.entries(), entries);
+    assert_eq!([0, 1].map(|at| run.entries()[at].class()), [KeyClass::Request, KeyClass::Frame]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A batch with an idempotency key is stored once: answered again as it was, whatever happens in between.
 
-use ringlog_engine::event::{IdempotencyKey, UNKNOWN_VERSION};
+use ringlog_engine::event::{IdempotencyKey, KeyClass, UNKNOWN_VERSION};
 use ringlog_engine::ids::{Micros, Tenant};
 use ringlog_engine::io::Disk;
 use ringlog_engine::query::QuerySpec;
@@ -24,7 +24,12 @@ fn key(key: u64) -> IdempotencyKey {
 
 fn with_body(key: u64, body: u64) -> IdempotencyKey {
     let wide = |number: u64| u128::from(number).to_le_bytes();
-    IdempotencyKey { key: wide(key), body: wide(body) }
+    IdempotencyKey { class: KeyClass::Request, key: wide(key), body: wide(body) }
+}
+
+/// The key of a frame, whose number may be a request's, too.
+fn frame(number: u64) -> IdempotencyKey {
+    IdempotencyKey { class: KeyClass::Frame, ..key(number) }
 }
 
 fn events(count: usize) -> Vec<Event> {
@@ -210,6 +215,87 @@ fn the_last_keys_of_a_tenant_are_remembered_and_the_memory_is_bounded() {
     rig.turn(20);
     rig.turn(20);
     assert_eq!(rig.shard().key_count(), 0);
+}
+
+#[test]
+fn a_frame_and_a_request_of_one_number_are_two_batches() {
+    let mut rig = opened(1);
+    let request = store(&mut rig, key(7), 1);
+    let of_frame = store(&mut rig, frame(7), 2);
+    check_replay(&mut rig, key(7), 1, request, "the request");
+    check_replay(&mut rig, frame(7), 2, of_frame, "the frame");
+    rig.roll();
+    rig.stop();
+    rig.open().unwrap();
+    check_replay(&mut rig, key(7), 1, request, "the request after a restart");
+    check_replay(&mut rig, frame(7), 2, of_frame, "the frame after a restart");
+}
+
+/// However many frames come, of however many tenants: in this life, in the next one, and when key runs are merged.
+#[test]
+fn a_flood_of_frames_pushes_out_no_key_of_a_request() {
+    let mut rig = Rig::new(1);
+    rig.config.keys = KeyBounds {
+        per_tenant: 4,
+        per_shard: 8,
+        frames_per_tenant: 3,
+        frames_per_shard: 5,
+        runs: 3,
+        dead: 0,
+        ..KeyBounds::STANDARD
+    };
+    rig.open().unwrap();
+    let requests: Vec<Appended> = (0..4).map(|at| store(&mut rig, key(at), 1)).collect();
+    for round in 0..12u64 {
+        for at in 0..10 {
+            store(&mut rig, frame(10 * round + at), 2);
+        }
+        for tenant in 2..6 {
+            assert!(!rig.append_keyed(Tenant(tenant), frame(round), &events(1)).unwrap().unwrap().is_replay);
+        }
+        let check = |rig: &mut Rig, context: &str| {
+            for (at, original) in requests.iter().enumerate() {
+                check_replay(rig, key(at as u64), 1, *original, &format!("{context}, round {round}"));
+            }
+            assert_eq!(rig.shard().key_count(), 4 + 5, "{context}");
+        };
+        check(&mut rig, "in the same life");
+        match round % 4 {
+            // Runs are merged as soon as there are three.
+            0 => rig.roll(),
+            1 => {
+                rig.settle();
+                rig.stop();
+                rig.open().unwrap();
+            }
+            2 => {
+                rig.settle();
+                rig.crash();
+                rig.open().unwrap();
+            }
+            _ => {
+                rig.settle();
+                rig.close();
+                rig.open().unwrap();
+            }
+        }
+        check(&mut rig, "after it");
+    }
+    let runs = key_runs(&rig);
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    // It has no more than what was remembered when it was merged.
+    let bytes = rig.disk.peek(&format!("{}/{}", rig.config.home.dir, runs[0])).unwrap();
+    assert!(bytes.len() <= 4096 + (4 + 5) * 64, "{} bytes", bytes.len());
+    // Their own bounds hold: the tenant's newest is known, its oldest is not.
+    let newest = store(&mut rig, frame(1_000), 2);
+    check_replay(&mut rig, frame(1_000), 2, newest, "the newest frame");
+    let again = store(&mut rig, frame(0), 2);
+    // And the other way round: requests take nothing from frames.
+    for at in 100..120 {
+        store(&mut rig, key(at), 1);
+    }
+    check_replay(&mut rig, frame(0), 2, again, "behind a flood of requests");
+    store(&mut rig, key(0), 1);
 }
 
 /// The answer was on its way when the process died.

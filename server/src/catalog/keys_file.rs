@@ -66,6 +66,18 @@ impl std::error::Error for KeysFileError {}
 
 /// The keys in the file, and whether others than its owner may read it; or `None` where no file is.
 pub fn load(path: &Path) -> Result<Option<(Vec<FileKey>, bool)>, KeysFileError> {
+    let Some((text, is_open_to_others)) = read(path)? else { return Ok(None) };
+    Ok(Some((parse(&text)?, is_open_to_others)))
+}
+
+/// Where a key stands in the file, counted from 1, if the file still has it: for whoever is told that something is wrong with it.
+pub fn line_of(path: &Path, key: &FileKey) -> Option<usize> {
+    let (text, _) = read(path).ok()??;
+    let is_it = |line: &str| parse_line(line).is_ok_and(|found| found.secret.digest() == key.secret.digest());
+    lines(&text).find(|(_, line)| is_it(line)).map(|(number, _)| number)
+}
+
+fn read(path: &Path) -> Result<Option<(String, bool)>, KeysFileError> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -77,19 +89,21 @@ pub fn load(path: &Path) -> Result<Option<(Vec<FileKey>, bool)>, KeysFileError> 
     if FILE_BYTES_MAX < bytes.len() as u64 {
         return Err(KeysFileError::TooLong);
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| KeysFileError::NotText)?;
-    Ok(Some((parse(text)?, is_open_to_others)))
+    let text = String::from_utf8(bytes).map_err(|_| KeysFileError::NotText)?;
+    Ok(Some((text, is_open_to_others)))
+}
+
+/// Those that say something, with their numbers.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 pub fn parse(text: &str) -> Result<Vec<FileKey>, KeysFileError> {
     let mut keys: Vec<FileKey> = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let wrong = |what| KeysFileError::Line { line: index + 1, what };
+    for (number, line) in lines(text) {
+        let wrong = |what| KeysFileError::Line { line: number, what };
         let key = parse_line(line).map_err(wrong)?;
         if !seen.insert(key.secret.digest()) {
             return Err(wrong(LineError::Duplicate));

@@ -53,6 +53,8 @@ pub enum SetUpError {
     KeysFileMissing(PathBuf),
     UnknownWorkspace {
         path: PathBuf,
+        /// Counted from 1; `None` if the file has changed since.
+        line: Option<usize>,
         workspace: u32,
     },
     WeakBootstrapKey,
@@ -71,8 +73,12 @@ impl fmt::Display for SetUpError {
                 "{}: the key file is gone: restore it, or put an empty one there to revoke every streaming key",
                 path.display()
             ),
-            SetUpError::UnknownWorkspace { path, workspace } => {
-                write!(f, "{}: there is no workspace {workspace}", path.display())
+            SetUpError::UnknownWorkspace { path, line, workspace } => {
+                write!(f, "{}: ", path.display())?;
+                if let Some(line) = line {
+                    write!(f, "line {line}: ")?;
+                }
+                write!(f, "there is no workspace {workspace}")
             }
             SetUpError::WeakBootstrapKey => write!(f, "a bootstrap key has 16 to 256 visible ASCII characters"),
             SetUpError::BootstrapFileMissing(path) => {
@@ -122,7 +128,8 @@ impl<L: CatalogLog> Control<L> {
     /// Brings the catalog's streaming keys to what the key file holds. Nothing is changed if one of its keys cannot be.
     pub fn match_keys_file(&mut self, path: &Path, keys: &[FileKey], at: Micros) -> Result<KeysChanged, SetUpError> {
         if let Some(key) = keys.iter().find(|key| self.state().tenant(key.tenant).is_none()) {
-            return Err(SetUpError::UnknownWorkspace { path: path.into(), workspace: key.tenant.0 });
+            let line = keys_file::line_of(path, key);
+            return Err(SetUpError::UnknownWorkspace { path: path.into(), line, workspace: key.tenant.0 });
         }
         // The file may still name a workspace that is deleted. Its keys open nothing, and stop nobody.
         let is_there =
@@ -340,8 +347,11 @@ mod tests {
         let (_, mut credentials) = place.start(None).unwrap();
         assert!(!opens(&mut credentials, first.expose()) && opens(&mut credentials, &second));
 
-        std::fs::write(place.keys_file(), format!("{second}:9\n")).unwrap();
-        assert!(matches!(place.start(None), Err(SetUpError::UnknownWorkspace { workspace: 9, .. })));
+        std::fs::write(place.keys_file(), format!("# keys\n\n{second}:1\n{}:9:x\n", "EE".repeat(16))).unwrap();
+        let error = place.start(None).err().unwrap();
+        assert!(matches!(error, SetUpError::UnknownWorkspace { workspace: 9, line: Some(4), .. }), "{error:?}");
+        let path = place.keys_file();
+        assert_eq!(error.to_string(), format!("{}: line 4: there is no workspace 9", path.display()));
         std::fs::write(place.keys_file(), "nonsense").unwrap();
         assert!(matches!(place.start(None), Err(SetUpError::Keys { .. })));
         std::fs::remove_file(place.keys_file()).unwrap();

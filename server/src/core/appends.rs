@@ -19,8 +19,8 @@ use crate::core::host::{Context, CoreHost};
 use crate::core::kept::Kept;
 use crate::core::mailbox::Message;
 use crate::core::slots::{SlotKey, Slots};
-use crate::core::sources::counters::{Failed, Refusal, SourceKind, failed};
-use crate::core::sources::{OnItsWay, Passed};
+use crate::core::sources::counters::{Failed, Refusal, SourceKind, failed, refused_for_good};
+use crate::core::sources::{OnItsWay, Passed, Writer};
 use crate::handle::events::{self, Ids};
 use crate::handle::routes::{Access, Admitted, not_good};
 use crate::handle::sources::{self, Body, Scratch, SourceEndpoint, Stored, Taken};
@@ -39,6 +39,7 @@ pub(super) enum Waiter {
     Request {
         asked: Asked,
         taken: Taken,
+        writer: Writer,
         bytes: usize,
     },
     Peer {
@@ -55,7 +56,7 @@ pub(super) enum Waiter {
 
 /// Who on this core asked for an append.
 enum Asking {
-    Request { asked: Asked, taken: Taken },
+    Request { asked: Asked, taken: Taken, writer: Writer },
     Source(OnItsWay),
 }
 
@@ -168,15 +169,21 @@ impl CoreHost {
         batch: EventBatch,
     ) -> Result<(), (EventBatch, Box<Problem>)> {
         let (bytes, shape) = (batch.records().len(), taken.shape());
+        let (kind, request_id) = (SourceKind::of_body(&taken), asked.reply.request_id);
+        let credential = (access.slot, access.generation);
+        let writer = Writer { tenant: access.tenant, shard: access.shard, credential: Some(credential) };
         if self.appends.bytes_in_flight + bytes > APPENDING_BYTES_MAX {
             return Err((batch, Box::new(Problem::overloaded("too many events wait to be stored"))));
         }
-        let Ok(key) = self.appends.waiters.insert(Waiter::Request { asked, taken, bytes }) else {
+        let Ok(key) = self.appends.waiters.insert(Waiter::Request { asked, taken, writer, bytes }) else {
             return Err((batch, Box::new(Problem::overloaded("too many requests wait to be stored"))));
         };
         let owner = self.shard_owners[access.shard.0 as usize];
         let sent = if owner == self.core {
-            self.admit(key, access.shard, (access.slot, access.generation), batch).map_err(|(batch, error)| {
+            self.admit(key, access.shard, credential, batch).map_err(|(batch, error)| {
+                if let Some(why) = error.map_or(Some(Refusal::Revoked), refused_for_good) {
+                    self.reject_request(&writer, kind, why, &batch, request_id);
+                }
                 let problem = error.map_or_else(not_good, |error| events::not_appended(error, shape, &batch));
                 (batch, Box::new(problem))
             })
@@ -274,8 +281,8 @@ impl CoreHost {
 
     /// What became of a batch that came in on this core.
     pub(super) fn appended(&mut self, ack: Ack, connections: &mut Connections<Context>) {
-        let (asked, taken) = match self.asker_of(ack.ticket) {
-            Asking::Request { asked, taken } => (asked, taken),
+        let (asked, taken, writer) = match self.asker_of(ack.ticket) {
+            Asking::Request { asked, taken, writer } => (asked, taken, writer),
             Asking::Source(on_its_way) => {
                 let result = ack.result.map_err(failed);
                 return self.source_ended(&on_its_way, ack.batch, result);
@@ -294,6 +301,10 @@ impl CoreHost {
             Err(error) => {
                 let problem = taken.worded(events::not_appended(*error, taken.shape(), &ack.batch));
                 connections.answer(&asked, |out, reply| problem.respond(out, reply));
+                if let Some(why) = refused_for_good(*error) {
+                    let (kind, request_id) = (SourceKind::of_body(&taken), asked.reply.request_id);
+                    self.reject_request(&writer, kind, why, &ack.batch, request_id);
+                }
             }
         }
         self.appends.keep(ack.batch);
@@ -301,9 +312,11 @@ impl CoreHost {
 
     pub(super) fn append_revoked(&mut self, ticket: u64, batch: EventBatch, connections: &mut Connections<Context>) {
         match self.asker_of(ticket) {
-            Asking::Request { asked, taken } => {
+            Asking::Request { asked, taken, writer } => {
                 let problem = taken.worded(not_good());
                 connections.answer(&asked, |out, reply| problem.respond(out, reply));
+                let (kind, request_id) = (SourceKind::of_body(&taken), asked.reply.request_id);
+                self.reject_request(&writer, kind, Refusal::Revoked, &batch, request_id);
                 self.appends.keep(batch);
             }
             Asking::Source(on_its_way) => {
@@ -322,9 +335,9 @@ impl CoreHost {
 
     fn asker_of(&mut self, ticket: u64) -> Asking {
         match self.appends.waiters.take(SlotKey::of_ticket(ticket)) {
-            Some(Waiter::Request { asked, taken, bytes }) => {
+            Some(Waiter::Request { asked, taken, writer, bytes }) => {
                 self.appends.bytes_in_flight -= bytes;
-                Asking::Request { asked, taken }
+                Asking::Request { asked, taken, writer }
             }
             Some(Waiter::Sent(on_its_way)) => Asking::Source(on_its_way),
             Some(Waiter::Peer { .. } | Waiter::Nobody | Waiter::Passed(_)) | None => {

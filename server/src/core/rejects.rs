@@ -29,6 +29,7 @@ use crate::limits::{
 };
 use crate::net::connections::Asked;
 use crate::net::rate_limit::{Bucket, Rate};
+use crate::wire::response::RequestId;
 
 const PACE: Rate = Rate::new(REJECTS_PER_SECOND, REJECTS_BURST).expect("neither is 0");
 const LIMITS: Limits =
@@ -49,12 +50,19 @@ struct Repeated {
     why: Refusal,
 }
 
+/// What went on since the last that was told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Since {
+    count: u64,
+    /// Of the last request among them.
+    request_id: Option<RequestId>,
+}
+
 /// How fast this core keeps rejects.
 #[derive(Debug, Default)]
 pub struct Rejects {
     paced: HashMap<Tenant, Paced>,
-    /// How many since the last that was told.
-    repeated: HashMap<Repeated, u64>,
+    repeated: HashMap<Repeated, Since>,
     /// When each of them may be told of again, soonest first.
     due: VecDeque<(u64, Repeated)>,
 }
@@ -80,29 +88,29 @@ impl Rejects {
     }
 
     /// `true`: to be told of now. Otherwise it is counted, and told of when it is due.
-    fn is_first(&mut self, repeated: Repeated, count: u64, now_us: u64) -> bool {
+    fn is_first(&mut self, repeated: Repeated, now: Since, now_us: u64) -> bool {
         if let Some(since) = self.repeated.get_mut(&repeated) {
-            *since += count;
+            *since = Since { count: since.count + now.count, request_id: now.request_id };
             return false;
         }
         if REJECTED_KEYS_MAX <= self.repeated.len() {
             return false;
         }
-        self.repeated.insert(repeated, 0);
+        self.repeated.insert(repeated, Since::default());
         self.due.push_back((now_us + REJECTS_KEY_EVERY_US, repeated));
         true
     }
 
-    /// What is to be told of, with how many. What has not happened again for its time is forgotten.
-    fn next_due(&mut self, now_us: u64) -> Option<(Repeated, u64)> {
+    /// What is to be told of. What has not happened again for its time is forgotten.
+    fn next_due(&mut self, now_us: u64) -> Option<(Repeated, Since)> {
         while let Some((at_us, repeated)) = self.due.front().copied()
             && at_us <= now_us
         {
             self.due.pop_front();
-            let count = self.repeated.get_mut(&repeated).map_or(0, std::mem::take);
-            if 0 < count {
+            let since = self.repeated.get_mut(&repeated).map(std::mem::take).unwrap_or_default();
+            if 0 < since.count {
                 self.due.push_back((now_us + REJECTS_KEY_EVERY_US, repeated));
-                return Some((repeated, count));
+                return Some((repeated, since));
             }
             self.repeated.remove(&repeated);
         }
@@ -114,9 +122,9 @@ impl Rejects {
         self.due.front().map(|(at_us, _)| *at_us)
     }
 
-    fn take_all(&mut self) -> Vec<(Repeated, u64)> {
+    fn take_all(&mut self) -> Vec<(Repeated, Since)> {
         self.due.clear();
-        self.repeated.drain().filter(|(_, count)| 0 < *count).collect()
+        self.repeated.drain().filter(|(_, since)| 0 < since.count).collect()
     }
 }
 
@@ -135,6 +143,14 @@ struct Payload<'a> {
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     missed: Option<u64>,
+}
+
+/// What a batch stands for that is refused as a whole: a frame is one, whatever is in it.
+pub(super) fn refused_count(kind: SourceKind, batch: &EventBatch) -> u64 {
+    match kind {
+        SourceKind::Frames | SourceKind::HttpFrame => 1,
+        _ => batch.event_count() as u64,
+    }
 }
 
 fn put(batch: &mut EventBatch, payload: &Payload<'_>) {
@@ -177,15 +193,31 @@ impl CoreHost {
         tell: impl FnOnce() -> (String, Option<String>),
     ) {
         self.sources.counters().reject(kind, reason, 1);
-        self.tell_reject(writer, kind, reason, 1, tell);
+        self.tell_reject(writer, kind, reason, Since { count: 1, request_id: None }, tell);
     }
 
     /// Keeps that a writer may not write: once a minute, with how often it was so.
     pub(super) fn reject_repeated(&mut self, writer: &Writer, kind: SourceKind, why: Refusal, count: u64) {
-        self.sources.counters().reject(kind, why.name(), count);
-        let repeated = Repeated { writer: *writer, kind, why };
-        if 0 < count && self.rejects.is_first(repeated, count, self.now.monotonic_us) {
-            self.tell_repeated(repeated, count);
+        self.tell_first(Repeated { writer: *writer, kind, why }, Since { count, request_id: None });
+    }
+
+    /// The same of a request, which is answered, too: clients that drop what is refused tell nobody.
+    pub(super) fn reject_request(
+        &mut self,
+        writer: &Writer,
+        kind: SourceKind,
+        why: Refusal,
+        batch: &EventBatch,
+        request_id: RequestId,
+    ) {
+        let now = Since { count: refused_count(kind, batch), request_id: Some(request_id) };
+        self.tell_first(Repeated { writer: *writer, kind, why }, now);
+    }
+
+    fn tell_first(&mut self, repeated: Repeated, now: Since) {
+        self.sources.counters().reject(repeated.kind, repeated.why.name(), now.count);
+        if 0 < now.count && self.rejects.is_first(repeated, now, self.now.monotonic_us) {
+            self.tell_repeated(repeated, now);
         }
     }
 
@@ -207,20 +239,20 @@ impl CoreHost {
 
     /// Tells of what has gone on since it was told of the last time.
     pub(super) fn tell_due_rejects(&mut self) {
-        while let Some((repeated, count)) = self.rejects.next_due(self.now.monotonic_us) {
-            self.tell_repeated(repeated, count);
+        while let Some((repeated, since)) = self.rejects.next_due(self.now.monotonic_us) {
+            self.tell_repeated(repeated, since);
         }
     }
 
     /// At the end, while every shard still takes events.
     pub(super) fn tell_all_rejects(&mut self) {
-        for (repeated, count) in self.rejects.take_all() {
-            self.tell_repeated(repeated, count);
+        for (repeated, since) in self.rejects.take_all() {
+            self.tell_repeated(repeated, since);
         }
     }
 
-    fn tell_repeated(&mut self, Repeated { writer, kind, why }: Repeated, count: u64) {
-        self.tell_reject(&writer, kind, why.name(), count, || (why.text().to_owned(), None));
+    fn tell_repeated(&mut self, Repeated { writer, kind, why }: Repeated, since: Since) {
+        self.tell_reject(&writer, kind, why.name(), since, || (why.text().to_owned(), None));
     }
 
     fn tell_reject(
@@ -228,7 +260,7 @@ impl CoreHost {
         writer: &Writer,
         kind: SourceKind,
         reason: &'static str,
-        count: u64,
+        Since { count, request_id }: Since,
         tell: impl FnOnce() -> (String, Option<String>),
     ) {
         let missed = self.rejects.admit(writer.tenant, count, self.now.monotonic_us);
@@ -241,10 +273,14 @@ impl CoreHost {
             count,
             sample: sample.as_deref(),
             key_id: writer.credential.and_then(|credential| self.key_id(credential)),
-            request_id: None,
+            request_id: request_id.as_ref().map(RequestId::as_str),
             missed: (0 < missed).then_some(missed),
         };
-        let source = if kind == SourceKind::Frames { Source::Tcp } else { Source::Syslog };
+        let source = match kind {
+            SourceKind::Frames => Source::Tcp,
+            SourceKind::SyslogStream | SourceKind::SyslogDatagram => Source::Syslog,
+            _ => Source::Http,
+        };
         let mut batch = self.appends.take_batch(shadow_of(writer.tenant), source);
         put(&mut batch, &payload);
         self.store_rejects(writer.shard, batch);
@@ -285,6 +321,10 @@ mod tests {
         Repeated { writer, kind: SourceKind::Frames, why }
     }
 
+    fn since(count: u64) -> Since {
+        Since { count, request_id: None }
+    }
+
     #[test]
     fn a_flood_is_paced_and_what_was_missed_is_told() {
         let mut rejects = Rejects::default();
@@ -311,18 +351,21 @@ mod tests {
     fn what_goes_on_is_told_once_a_minute_with_how_often_it_was() {
         let mut rejects = Rejects::default();
         let (quota, revoked) = (repeated(1, Refusal::Quota), repeated(1, Refusal::Revoked));
-        assert!(rejects.is_first(quota, 1, 0) && rejects.is_first(revoked, 1, 1));
-        assert!((2..12).all(|now_us| !rejects.is_first(quota, 5, now_us)));
+        let request = |id: &[u8]| RequestId::from_client(id);
+        assert!(rejects.is_first(quota, since(1), 0) && rejects.is_first(revoked, since(1), 1));
+        assert!((2..11).all(|now_us| !rejects.is_first(quota, since(5), now_us)));
+        assert!(!rejects.is_first(quota, Since { count: 5, request_id: request(b"last") }, 11));
         assert_eq!(
             (rejects.next_due(REJECTS_KEY_EVERY_US - 1), rejects.due_at_us()),
             (None, Some(REJECTS_KEY_EVERY_US))
         );
-        assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US + 1), Some((quota, 50)));
+        let told = Since { count: 50, request_id: request(b"last") };
+        assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US + 1), Some((quota, told)));
         // What has ended is forgotten, and begins anew.
         assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US + 1), None);
-        assert!(rejects.is_first(revoked, 1, REJECTS_KEY_EVERY_US + 2));
-        assert!(!rejects.is_first(quota, 4, REJECTS_KEY_EVERY_US + 2));
-        assert_eq!(rejects.take_all(), [(quota, 4)]);
+        assert!(rejects.is_first(revoked, since(1), REJECTS_KEY_EVERY_US + 2));
+        assert!(!rejects.is_first(quota, since(4), REJECTS_KEY_EVERY_US + 2));
+        assert_eq!(rejects.take_all(), [(quota, since(4))]);
         assert_eq!(rejects.due_at_us(), None);
     }
 
@@ -330,9 +373,9 @@ mod tests {
     fn the_table_of_what_goes_on_is_bounded() {
         let mut rejects = Rejects::default();
         for tenant in 0..REJECTED_KEYS_MAX as u32 {
-            assert!(rejects.is_first(repeated(tenant, Refusal::Quota), 1, 0));
+            assert!(rejects.is_first(repeated(tenant, Refusal::Quota), since(1), 0));
         }
-        assert!(!rejects.is_first(repeated(1 << 20, Refusal::Quota), 1, 0));
+        assert!(!rejects.is_first(repeated(1 << 20, Refusal::Quota), since(1), 0));
         assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US), None);
         assert!(rejects.repeated.is_empty() && rejects.due.is_empty());
     }

@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use ringlog_engine::event::{EventBatch, IdempotencyKey};
+use ringlog_engine::event::{EventBatch, IdempotencyKey, KeyClass};
 use ringlog_engine::event_id::EventIdKey;
 use ringlog_engine::ids::Tenant;
 use ringlog_engine::shard::Appended;
@@ -221,7 +221,8 @@ fn idempotency_of(body: &Body<'_>) -> Result<Option<IdempotencyKey>, Problem> {
         _ => b"batch\0",
     };
     let key = xxh3_128_with_seed(&[route, key].concat(), body.seed).to_le_bytes();
-    Ok(Some(IdempotencyKey { key, body: xxh3_128_with_seed(body.bytes, body.seed).to_le_bytes() }))
+    let body = xxh3_128_with_seed(body.bytes, body.seed).to_le_bytes();
+    Ok(Some(IdempotencyKey { class: KeyClass::Request, key, body }))
 }
 
 fn take_otlp(

@@ -292,6 +292,7 @@ mod tests {
     use flate2::{Compression, GzBuilder, write::GzEncoder};
 
     use super::*;
+    use crate::wire::broken::every_wrong_byte;
 
     const MAX: usize = 1 << 20;
 
@@ -398,19 +399,21 @@ mod tests {
 
     #[test]
     fn a_changed_byte_is_never_a_panic_and_gzip_never_takes_another_text() {
-        let sample = sample();
+        let sample = &sample()[..400];
         let mut inflate = Inflate::default();
         let mut out = Vec::new();
-        for (encoding, body) in [(Encoding::Gzip, gzip(&sample)), (Encoding::Zstd, zstd(&sample))] {
-            for place in 0..body.len() {
-                for flip in [1, 0x80, 0xff] {
-                    let mut changed = body.clone();
-                    changed[place] ^= flip;
-                    if inflate.decode(encoding, &changed, &mut out, MAX).is_ok() && encoding == Encoding::Gzip {
-                        assert_eq!(out, sample, "{place}");
+        for (encoding, body) in
+            [(Encoding::Gzip, gzip(sample)), (Encoding::Zstd, zstd(sample)), (Encoding::Zstd, zstd_stream(sample, 17))]
+        {
+            every_wrong_byte(&body, |place, changed| {
+                if inflate.decode(encoding, changed, &mut out, MAX).is_ok() {
+                    match encoding {
+                        Encoding::Gzip => assert_eq!(out, sample, "{place}"),
+                        // It has no checksum: the text is what the changed body says.
+                        _ => assert_eq!(out, zstd::decode_all(changed).unwrap(), "{place}"),
                     }
                 }
-            }
+            });
             inflate.decode(encoding, &body, &mut out, MAX).unwrap();
             assert_eq!(out, sample, "the body after a damaged one is good");
         }

@@ -4,6 +4,8 @@
 //! never touches a socket: each file is a function of the bytes it is given.
 
 pub mod answer;
+#[cfg(test)]
+mod broken;
 pub mod chunked;
 pub mod cors;
 pub mod envelope;

@@ -336,8 +336,9 @@ mod tests {
     use ringlog_engine::ids::Tenant;
 
     use super::*;
+    use crate::wire::broken::{every_cut, every_wrong_byte};
     use crate::wire::json::JsonReason;
-    use crate::wire::lines::tests::is_json;
+    use crate::wire::lines::tests::{check_every_wrong_byte, is_json};
 
     const SENDER: Received = Received { source_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)) };
     const AT: i64 = 1_793_095_200_000_000;
@@ -486,16 +487,23 @@ mod tests {
     fn no_cut_or_changed_body_is_a_panic_and_only_json_is_stored() {
         let line = r#"{"host":"web-1","message":"a \"b\" \u00e9","timestamp":"2026-10-27T10:00:00.25Z","n":[1,{"a":-2.5e3}],"level":"info"}"#;
         for body in [format!("{line}\n{line}\r\n{line}"), format!("[{line},\n {line}]")] {
-            for cut in 0..body.len() {
-                let _ = taken(&body[..cut], "");
-            }
-            for place in 0..body.len() {
-                for byte in [0, b'"', b'\\', b'{', b'}', b']', b',', b'\n', b'0', 0x80, 0xff] {
-                    let mut changed = body.clone().into_bytes();
-                    changed[place] = byte;
-                    let _ = taken(changed, "type_field=message&time_field=n");
-                }
-            }
+            every_cut(body.as_bytes(), |cut| drop(taken(cut, "")));
         }
+        let fields = Fields::parse(Some("type_field=message&time_field=n")).unwrap();
+        let put =
+            |body: &[u8], scratch: &mut Scratch, batch: &mut EventBatch| put(body, &fields, &SENDER, scratch, batch);
+        check_every_wrong_byte(format!("{line}\n{line}\r\n{line}").as_bytes(), put);
+        let array = format!("[{line},\n {line}]");
+        let (mut scratch, mut batch) = (Scratch::default(), new_batch());
+        every_wrong_byte(array.as_bytes(), |_, changed| {
+            batch.reset(Tenant(1), Source::Http);
+            if let Ok(lines) = put(changed, &mut scratch, &mut batch)
+                && changed[0] == b'['
+            {
+                let sent: Vec<serde::de::IgnoredAny> = serde_json::from_slice(changed).unwrap();
+                assert_eq!(lines.accepted + lines.rejected, sent.len(), "{}", changed.escape_ascii());
+                assert_eq!(events(&batch).len(), lines.accepted);
+            }
+        });
     }
 }

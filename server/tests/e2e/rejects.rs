@@ -1,5 +1,7 @@
 //! What was sent and not stored: told to its tenant and to nobody else, bounded, and counted.
 
+use std::net::UdpSocket;
+
 use serde_json::{Value, json};
 use tell_encoding::{BatchParams, EventParams, EventType, SchemaType, encode_batch, encode_event_data_into};
 
@@ -11,9 +13,13 @@ use crate::sources::{ACME, Rig, UMBRELLA, frame, framed, hex, until};
 on_both! {
     a_frame_that_cannot_be_read_is_told_to_its_keys_tenant,
     a_quota_is_told_of_once_and_the_rest_with_how_many,
+    a_quota_over_http_is_answered_and_told_of,
     whoever_still_writes_with_a_key_that_was_taken_back_is_told_of,
     a_suspended_tenant_finds_later_what_was_refused,
     what_is_cut_off_of_syslog_is_shown_to_its_owner_without_a_key,
+    a_datagram_of_a_key_that_nobody_has_is_counted_and_nobodys,
+    a_quota_refuses_datagrams_and_is_told_of_once_for_each_writer,
+    a_suspended_tenant_finds_later_what_was_refused_of_its_datagrams,
     the_tenant_that_holds_rejects_is_nobodys,
     rejects_are_listed_newest_first_and_by_pages,
     all_cores_numbers_are_one_exposition,
@@ -123,6 +129,76 @@ fn a_quota_is_told_of_once_and_the_rest_with_how_many(io: Io) {
     assert_eq!(server.get("/api/v1/usage", &rig.acme)["usage"]["events_per_month"]["used"], 2);
 }
 
+fn a_quota_over_http_is_answered_and_told_of(io: Io) {
+    let rig = Rig::new(io, &[]);
+    assert_eq!(set_quotas(&rig.server, "acme", &json!({ "events_per_month": 1 })).status, 200);
+    let event = r#"{"event_type":"a.b","entity_id":"e","payload":{}}"#;
+    let track = "{\"type\":\"track\",\"event\":\"e\",\"user_id\":\"u\"}\n";
+    let record = r#"{"body":{"stringValue":"text"}}"#;
+    let otlp = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{record},{record}]}}]}}]}}"#);
+    let requests: [(&str, &str, Vec<u8>); 7] = [
+        ("/api/v1/events", "application/json", event.into()),
+        ("/api/v1/events/batch", "application/json", format!("{{\"events\":[{event},{event}]}}").into()),
+        ("/v1/events", "application/x-ndjson", track.repeat(3).into()),
+        ("/v1/logs", "application/x-ndjson", "{\"level\":\"info\",\"message\":\"m\"}\n".repeat(4).into()),
+        ("/v1/ingest", "application/x-flatbuffers", frame(ACME, "e", 0..5, 10).split_off(4)),
+        ("/ingest/ndjson", "application/x-ndjson", "{\"message\":\"m\"}\n".repeat(6).into()),
+        ("/otlp/v1/logs", "application/json", otlp.into()),
+    ];
+    // One connection is on one core, which tells of it once in a minute.
+    let mut client = rig.server.connect();
+    let mut send = |round: usize, number: usize| {
+        let (path, content_type, body) = &requests[number];
+        let id = format!("request-{round}-{number}");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {}\r\nX-Request-Id: {id}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            hex(ACME),
+            body.len()
+        );
+        client.send(&[head.as_bytes(), body].concat());
+        client.answer()
+    };
+    assert_eq!(send(0, 0).status, 200);
+    for round in 1..4 {
+        for number in 0..requests.len() {
+            let answer = send(round, number);
+            assert_eq!(answer.status, 402, "{number}: {}", answer.text());
+        }
+    }
+    let told = |server: &Server, count: usize| -> Vec<(String, u64, String)> {
+        let found = wait_for(server, &rig.acme, count);
+        let mut found: Vec<_> = found
+            .iter()
+            .map(|reject| {
+                let (source, reason, count) = of(reject);
+                assert_eq!((reason, &reject["key_id"]), ("quota", &json!(key_id(server, "acme"))), "{reject}");
+                (source.to_owned(), count, reject["request_id"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    // Lines, records and the envelope's events are counted one by one, a frame as one. The second of a source is not the first.
+    let first = [("api", 1, 0), ("http", 3, 2), ("http_frame", 1, 4), ("otlp", 2, 6), ("shipper", 6, 5)];
+    let first = first.map(|(source, count, number)| (source.to_owned(), count, format!("request-1-{number}")));
+    assert_eq!(told(&rig.server, 5), first);
+    let text = metrics(&rig.server);
+    for (source, count) in [("api", 9), ("http", 21), ("http_frame", 3), ("otlp", 6), ("shipper", 18)] {
+        let name = format!("ringlog_rejected_total{{source=\"{source}\",reason=\"quota\"}}");
+        assert_eq!(sample(&text, &name), count, "{text}");
+    }
+    // What came since is told of at the end, with the last request of it.
+    let (status, place) = rig.server.stop();
+    assert!(status.success());
+    let server = place.start(&["--cores=2", &format!("--bootstrap-key={BOOTSTRAP}")]);
+    let rest = [("api", 8, 1), ("http", 18, 3), ("http_frame", 2, 4), ("otlp", 4, 6), ("shipper", 12, 5)];
+    let rest = rest.map(|(source, count, number)| (source.to_owned(), count, format!("request-3-{number}")));
+    let mut expected = [first, rest].concat();
+    expected.sort();
+    assert_eq!(told(&server, 10), expected);
+    assert_eq!(server.get("/api/v1/usage", &rig.acme)["usage"]["events_per_month"]["used"], 1);
+}
+
 fn whoever_still_writes_with_a_key_that_was_taken_back_is_told_of(io: Io) {
     let rig = Rig::new(io, &[]);
     let key_id = key_id(&rig.server, "acme");
@@ -196,6 +272,113 @@ fn what_is_cut_off_of_syslog_is_shown_to_its_owner_without_a_key(io: Io) {
         assert_eq!(sample(&text, &name), expected, "{text}");
     }
     assert!(!rig.server.log().contains(&hex(UMBRELLA)));
+}
+
+/// A server that takes datagrams for the first tenant, unless a message names another.
+struct Datagrams {
+    rig: Rig,
+    /// Datagrams of one socket come to one core, in order.
+    socket: UdpSocket,
+}
+
+impl Datagrams {
+    fn new(io: Io) -> Datagrams {
+        let rig = Rig::new(io, &["--syslog-udp=127.0.0.1:0", "--syslog-workspace=2"]);
+        Datagrams { rig, socket: UdpSocket::bind("127.0.0.1:0").unwrap() }
+    }
+
+    /// `key`: what the structured data says of one.
+    fn send(&self, key: Option<&str>) {
+        let data = key.map_or("-".to_owned(), |key| format!("[ringlog@32473 key=\"{key}\"]"));
+        let message = format!("<34>1 2026-01-02T03:04:05Z h app - - {data} text");
+        self.socket.send_to(message.as_bytes(), self.rig.address("syslog_udp")).unwrap();
+    }
+
+    /// Nothing else tells what has become of a datagram.
+    fn wait_for_count(&self, name: &str, count: u64) {
+        until(|| count <= sample(&metrics(&self.rig.server), name));
+        assert_eq!(sample(&metrics(&self.rig.server), name), count, "{name}");
+    }
+
+    fn wait_for_stored(&self, count: u64) {
+        self.wait_for_count("ringlog_source_events_total{source=\"syslog_udp\"}", count);
+    }
+
+    fn wait_for_refused(&self, reason: &str, count: u64) {
+        self.wait_for_count(&format!("ringlog_rejected_total{{source=\"syslog_udp\",reason=\"{reason}\"}}"), count);
+    }
+}
+
+fn a_datagram_of_a_key_that_nobody_has_is_counted_and_nobodys(io: Io) {
+    let datagrams = Datagrams::new(io);
+    datagrams.send(Some(&hex([0xcc; 16])));
+    // It names a key, so that the listener's own workspace has no part in it.
+    datagrams.send(Some("no key at all"));
+    datagrams.send(None);
+    datagrams.send(Some(&hex(UMBRELLA)));
+    datagrams.wait_for_stored(2);
+    datagrams.wait_for_refused("bad_key", 2);
+    let Datagrams { rig, .. } = datagrams;
+    let (_, place) = rig.server.stop();
+    let server = place.start(&["--cores=2"]);
+    for key in [&rig.acme, &rig.umbrella] {
+        assert!(rejects(&server, key, "").is_empty());
+        assert_eq!(server.get("/api/v1/usage", key)["usage"]["events_per_month"]["used"], 1);
+    }
+}
+
+fn a_quota_refuses_datagrams_and_is_told_of_once_for_each_writer(io: Io) {
+    let datagrams = Datagrams::new(io);
+    for tenant in ["acme", "umbrella"] {
+        assert_eq!(set_quotas(&datagrams.rig.server, tenant, &json!({ "events_per_month": 1 })).status, 200);
+    }
+    let theirs = hex(UMBRELLA);
+    datagrams.send(None);
+    datagrams.send(Some(&theirs));
+    datagrams.wait_for_stored(2);
+    for _ in 0..10 {
+        datagrams.send(None);
+        datagrams.send(None);
+        datagrams.send(Some(&theirs));
+    }
+    datagrams.wait_for_refused("quota", 30);
+    let Datagrams { rig, .. } = datagrams;
+    let of_umbrella = key_id(&rig.server, "umbrella");
+    for key in [&rig.acme, &rig.umbrella] {
+        wait_for(&rig.server, key, 1);
+    }
+    let (_, place) = rig.server.stop();
+    let server = place.start(&["--cores=2"]);
+    // The listener's workspace has no key.
+    for (key, count, key_id) in [(&rig.acme, 20, None), (&rig.umbrella, 10, Some(json!(of_umbrella)))] {
+        // Those of the first batch, and what came in the rest of the minute.
+        let all = rejects(&server, key, "");
+        assert!((1..=2).contains(&all.len()), "{all:?}");
+        assert!(all.iter().all(|reject| (of(reject).0, of(reject).1) == ("syslog_udp", "quota")), "{all:?}");
+        assert!(all.iter().all(|reject| reject.get("key_id") == key_id.as_ref()), "{all:?}");
+        assert_eq!(all.iter().map(|reject| of(reject).2).sum::<u64>(), count);
+        assert_eq!(server.get("/api/v1/usage", key)["usage"]["events_per_month"]["used"], 1);
+    }
+}
+
+fn a_suspended_tenant_finds_later_what_was_refused_of_its_datagrams(io: Io) {
+    let datagrams = Datagrams::new(io);
+    let set = |verb: &str| {
+        let path = format!("/api/v1/tenants/acme/{verb}");
+        assert_eq!(datagrams.rig.server.call("POST", &path, BOOTSTRAP, None).status, 200);
+    };
+    set("deactivate");
+    datagrams.send(None);
+    datagrams.send(Some(&hex(ACME)));
+    datagrams.wait_for_refused("revoked", 2);
+    set("activate");
+    let Datagrams { rig, .. } = &datagrams;
+    let mut found = wait_for(&rig.server, &rig.acme, 2);
+    found.sort_by_key(|reject| reject.get("key_id").is_some());
+    assert_eq!([of(&found[0]), of(&found[1])], [("syslog_udp", "revoked", 1); 2]);
+    assert_eq!((found[0].get("key_id"), &found[1]["key_id"]), (None, &json!(key_id(&rig.server, "acme"))));
+    datagrams.send(None);
+    datagrams.wait_for_stored(1);
 }
 
 fn the_tenant_that_holds_rejects_is_nobodys(io: Io) {

@@ -1,6 +1,8 @@
 //! Heads and chunked bodies: the outcome does not depend on where the network cuts, and `httparse` reads what is accepted the
 //! same way.
 
+use std::collections::BTreeSet;
+
 use ringlog_server::wire::chunked::ChunkDecoder;
 use ringlog_server::wire::http::{BodyFraming, Head, HeadLimits, HeadScan, HttpError, parse_extent, parse_head};
 
@@ -145,6 +147,33 @@ fn head_checker() -> Check {
             }
         }
     })
+}
+
+/// No cut of it, and nothing behind it: the fuzz target has those.
+#[test]
+fn every_wrong_byte_of_a_golden_head_is_refused_or_read_as_another_reads_it() {
+    let mut outcomes = [0; 2];
+    // As they are sent: files that end their lines as text files do are no heads.
+    let whole = |head: Vec<u8>| parse(&head).ok()?.map(|said| head[..said.end].to_vec());
+    let goldens: BTreeSet<Vec<u8>> = heads().into_iter().filter_map(whole).collect();
+    assert_eq!(goldens.len(), 7);
+    for golden in goldens {
+        let mut changed = golden.clone();
+        for place in 0..golden.len() {
+            for value in (0..=u8::MAX).filter(|&value| value != golden[place]) {
+                changed[place] = value;
+                match parse(&changed) {
+                    Ok(Some(said)) => {
+                        agrees_with_httparse(&changed, &said);
+                        outcomes[0] += 1;
+                    }
+                    Ok(None) | Err(_) => outcomes[1] += 1,
+                }
+            }
+            changed[place] = golden[place];
+        }
+    }
+    assert!(outcomes.iter().all(|&count| count > 50_000), "{outcomes:?}");
 }
 
 fn agrees_with_httparse(input: &[u8], said: &Said) {

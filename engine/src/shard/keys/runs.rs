@@ -4,10 +4,10 @@
 //! keys, so that a restart reads at most about twice what it keeps. Must never: leave a segment that has keys uncovered.
 
 use crate::format::key_run::{KeyEntry, KeyRunError, KeyRunView, encode_key_run};
-use crate::ids::{Position, SegmentNumber, Tenant};
+use crate::ids::SegmentNumber;
 use crate::io::{Disk, DiskError, Site};
 use crate::shard::jobs::{JobError, ShardHome, publish};
-use crate::shard::keys::{KeyBounds, KeyWindow};
+use crate::shard::keys::{KeyBounds, KeyFloor, KeyWindows};
 use crate::shard::names::{ShardEntry, key_run_path};
 use crate::shard::recover::{OpenError, remove_covered};
 
@@ -91,10 +91,10 @@ impl FoundKeyRuns {
         KeyRuns { runs: self.views.iter().rev().map(KeyRun::of).collect() }
     }
 
-    /// Takes what the runs know that begin at or before a segment into the window. Keys come in the order of admission.
-    pub fn load_until(&mut self, segment: SegmentNumber, window: &mut KeyWindow) {
+    /// Takes what the runs know that begin at or before a segment into the windows. Keys come in the order of admission.
+    pub fn load_until(&mut self, segment: SegmentNumber, windows: &mut KeyWindows) {
         while let Some(view) = self.views.pop_if(|view| view.segments().0 <= segment.0) {
-            view.entries().iter().for_each(|&entry| window.insert(entry));
+            view.entries().iter().for_each(|&entry| windows.insert(entry));
         }
     }
 }
@@ -157,19 +157,20 @@ pub(crate) fn publish_key_run(
     Ok(KeyRun { from, to, entry_count: entries.len() })
 }
 
-/// Replaces neighbouring runs, oldest first, by one that has what is still remembered: keys at or behind their tenant's floor.
+/// Replaces neighbouring runs, oldest first, by one that has what is still remembered: keys at or behind the floor of their tenant and class.
 /// One without any key stays, too: it says that its segments' keys are all accounted for.
 pub(crate) fn merge_key_runs(
     disk: &dyn Disk,
     home: &ShardHome,
     runs: &[KeyRun],
-    mut floors: Vec<(Tenant, Position)>,
+    mut floors: Vec<KeyFloor>,
 ) -> Result<KeyRun, JobError> {
     floors.sort_unstable();
     let (from, to) = (runs[0].from, runs[runs.len() - 1].to);
     let is_kept = |entry: &KeyEntry| {
-        let place = floors.binary_search_by_key(&entry.tenant(), |&(tenant, _)| tenant);
-        place.is_ok_and(|place| floors[place].1 <= entry.first_position())
+        let whose = (entry.tenant(), entry.class());
+        let place = floors.binary_search_by_key(&whose, |floor| (floor.tenant, floor.class));
+        place.is_ok_and(|place| floors[place].position <= entry.first_position())
     };
     let mut entries = Vec::new();
     for run in runs {

@@ -1,4 +1,4 @@
-//! The keys that a shard remembers: each tenant's last ones, found by hash, forgotten oldest first.
+//! The keys of one class that a shard remembers: each tenant's last ones, found by hash, forgotten oldest first.
 //!
 //! ```text
 //! tables: hash ─► slot        slots: entry ─► next of the tenant        queues: tenant ─► oldest slot .. newest slot
@@ -7,6 +7,7 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::event::KeyClass;
 use crate::format::key_run::KeyEntry;
 use crate::ids::{Micros, Position, Tenant};
 use crate::index::table::HashTable;
@@ -51,7 +52,9 @@ impl Queue {
 /// newest of its key. An entry that a newer one of the same key has replaced has no events.
 #[derive(Debug)]
 pub struct KeyWindow {
-    bounds: KeyBounds,
+    per_tenant: usize,
+    per_shard: usize,
+    kept_us: i64,
     seed: u64,
     /// None while nothing is kept.
     tables: Vec<HashTable>,
@@ -66,11 +69,14 @@ pub struct KeyWindow {
 
 impl KeyWindow {
     /// `seed` is secret: nobody outside can aim at one place in a table.
-    pub fn new(bounds: KeyBounds, seed: u64) -> KeyWindow {
-        assert!(bounds.per_tenant > 0);
-        assert!(bounds.per_shard > 0);
+    pub fn new(bounds: KeyBounds, class: KeyClass, seed: u64) -> KeyWindow {
+        let (per_tenant, per_shard) = bounds.of(class);
+        assert!(per_tenant > 0);
+        assert!(per_shard > 0);
         KeyWindow {
-            bounds,
+            per_tenant,
+            per_shard,
+            kept_us: bounds.kept_us,
             seed,
             tables: Vec::new(),
             slots: Slots::default(),
@@ -118,10 +124,10 @@ impl KeyWindow {
                 self.forget_oldest(number);
             }
         }
-        if self.queues.at(number).count == self.bounds.per_tenant {
+        if self.queues.at(number).count == self.per_tenant {
             self.forget_oldest(number);
         }
-        if self.kept == self.bounds.per_shard {
+        if self.kept == self.per_shard {
             let longest = self.longest_queue(number);
             self.forget_oldest(longest);
         }
@@ -190,7 +196,7 @@ impl KeyWindow {
     }
 
     fn is_over(&self, received_at: Micros, now: Micros) -> bool {
-        received_at.0.saturating_add(self.bounds.kept_us) <= now.0
+        received_at.0.saturating_add(self.kept_us) <= now.0
     }
 
     fn hash(&self, tenant: Tenant, key: &[u8; 16]) -> u64 {
@@ -267,16 +273,18 @@ fn table_index(hash: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use zerocopy::little_endian::{I64, U32, U64};
+    use zerocopy::little_endian::{I64, U16, U32, U64};
 
     use super::*;
 
-    const BOUNDS: KeyBounds = KeyBounds { per_tenant: 100, per_shard: 250, kept_us: 1_000, runs: 4, dead: 10 };
+    const BOUNDS: KeyBounds = KeyBounds { per_tenant: 100, per_shard: 250, kept_us: 1_000, ..KeyBounds::STANDARD };
 
     fn entry(tenant: u32, key: u64, position: u64, received_at: i64) -> KeyEntry {
         KeyEntry {
             tenant: U32::new(tenant),
-            event_count: U32::new(1),
+            event_count: U16::new(1),
+            class: KeyClass::Request as u8,
+            reserved: 0,
             first_position: U64::new(position),
             received_at: I64::new(received_at),
             first_version: U64::new(1),
@@ -296,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_tenant_keeps_its_last_keys_and_no_others() {
-        let mut window = KeyWindow::new(BOUNDS, 1);
+        let mut window = KeyWindow::new(BOUNDS, KeyClass::Request, 1);
         for position in 1..=500 {
             window.insert(entry(1, position, position, 0));
         }
@@ -310,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_full_shard_takes_from_those_who_have_the_most() {
-        let mut window = KeyWindow::new(BOUNDS, 1);
+        let mut window = KeyWindow::new(BOUNDS, KeyClass::Request, 1);
         for tenant in 1..=10 {
             window.insert(entry(tenant, 7, 1, 0));
         }
@@ -328,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_key_holds_for_its_time_and_the_memory_goes_back() {
-        let mut window = KeyWindow::new(KeyBounds { per_tenant: 10_000, per_shard: 10_000, ..BOUNDS }, 1);
+        let mut window =
+            KeyWindow::new(KeyBounds { per_tenant: 10_000, per_shard: 10_000, ..BOUNDS }, KeyClass::Request, 1);
         for position in 1..=5_000u64 {
             window.insert(entry(1 + position as u32 % 3, position, position, 10));
         }
@@ -348,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_used_again_after_its_time_stands_for_the_newer_batch() {
-        let mut window = KeyWindow::new(BOUNDS, 1);
+        let mut window = KeyWindow::new(BOUNDS, KeyClass::Request, 1);
         // As recovery may find them: both in the log, the older one not yet gone.
         window.insert(entry(1, 7, 1, 0));
         window.insert(entry(1, 8, 2, 0));
@@ -365,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_tenants_keys_are_forgotten_a_few_at_a_time() {
-        let mut window = KeyWindow::new(BOUNDS, 1);
+        let mut window = KeyWindow::new(BOUNDS, KeyClass::Request, 1);
         for position in 1..=100 {
             window.insert(entry(1, position, position, 0));
             window.insert(entry(2, position, position, 0));
@@ -384,7 +393,7 @@ mod tests {
     fn what_is_within_the_bounds_is_found() {
         let mut rng = crate::sim::Rng::new(9);
         let bounds = KeyBounds { per_tenant: 20, per_shard: 1_000, ..BOUNDS };
-        let mut window = KeyWindow::new(bounds, 3);
+        let mut window = KeyWindow::new(bounds, KeyClass::Request, 3);
         let mut lists: Vec<Vec<(u64, u64, i64)>> = vec![Vec::new(); 8];
         let mut now = 0;
         for step in 1..20_000u64 {

@@ -183,6 +183,22 @@ pub fn failed(error: AppendError) -> Failed {
     }
 }
 
+/// Why a request's events are refused for good. What its client may send again as it is, or has to settle with what is
+/// stored, is an answer and nothing else.
+pub fn refused_for_good(error: AppendError) -> Option<Refusal> {
+    match error {
+        AppendError::QuotaExceeded { .. } => Some(Refusal::Quota),
+        AppendError::TooLarge => Some(Refusal::TooLarge),
+        AppendError::Overloaded
+        | AppendError::StorageFull
+        | AppendError::ReadOnly(_)
+        | AppendError::TenantLimit
+        | AppendError::OutcomeUnknown
+        | AppendError::IdempotencyMismatch
+        | AppendError::VersionConflict { .. } => None,
+    }
+}
+
 /// Of one kind of source.
 #[derive(Debug, Default)]
 pub struct SourceCounters {

@@ -28,6 +28,7 @@ use crate::auth::role::Permission;
 use crate::core::appends::Waiter;
 use crate::core::host::CoreHost;
 use crate::core::mailbox::Message;
+use crate::core::rejects::refused_count;
 use crate::core::sources::counters::{Counters, Failed, Refusal, SourceKind, failed};
 use crate::core::sources::datagrams::Inlet;
 use crate::core::sources::gate::{Gate, Held, Passing};
@@ -387,8 +388,7 @@ impl CoreHost {
         match result {
             Ok(appended) => sources.count_stored(kind, &batch, &appended),
             Err(Failed::Refused(why)) => {
-                let count = if kind == SourceKind::Frames { 1 } else { batch.event_count() as u64 };
-                self.reject_repeated(&writer, kind, why, count);
+                self.reject_repeated(&writer, kind, why, refused_count(kind, &batch));
             }
             Err(Failed::NoRoom { .. }) => unreachable!("a gate keeps what finds no room"),
         }

@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use ringlog_engine::event::{EventBatch, EventError, IdempotencyKey};
+use ringlog_engine::event::{EventBatch, EventError, IdempotencyKey, KeyClass};
 use ringlog_engine::limits::{BATCH_EVENTS_MAX, ENTITY_BYTES_MAX, PAYLOAD_BYTES_MAX, TYPE_BYTES_MAX};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -121,7 +121,7 @@ impl ReplayKey {
         whole[KEY_BYTES..KEY_BYTES + 8].copy_from_slice(&self.batch_id.to_le_bytes());
         whole[KEY_BYTES + 8..].copy_from_slice(&self.content.to_le_bytes());
         let key = xxh3_128_with_seed(&whole, seed).to_le_bytes();
-        IdempotencyKey { key, body: self.content.to_le_bytes() }
+        IdempotencyKey { class: KeyClass::Frame, key, body: self.content.to_le_bytes() }
     }
 }
 

@@ -7,7 +7,8 @@ use ringlog_engine::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, PAYLOAD_BYTES_MA
 use serde_json::{Value, json};
 
 use super::*;
-use crate::wire::json::validate;
+use crate::wire::broken::{every_cut, every_wrong_byte};
+use crate::wire::lines::tests::is_json;
 use crate::wire::response::{Persistence, ReplyTo, RequestId};
 
 const EVERY_FIELD_PROTOBUF: &[u8] = include_bytes!("../../../tests/data/otlp/every_field.pb");
@@ -548,44 +549,103 @@ fn what_is_never_stored_is_not_copied_either() {
 
 // ----- damage -----
 
-#[test]
-fn damaged_requests_are_refused_or_stored_as_json() {
-    let mut parser = Parser::new();
-    let mut window = Window::default();
-    let mut check = |encoding, body: &[u8], intact: usize| {
-        let Ok(outcome) = parser.parse(encoding, body) else { return false };
-        // A damaged length can make many records of a few, but none of less than two bytes.
-        assert!(outcome.record_count <= intact + body.len() / 2);
-        for record in parser.records() {
-            for text in [record.payload, record.metadata] {
-                validate(text, &mut window).unwrap();
-                simd_json::to_owned_value(&mut text.to_vec()).unwrap();
+/// The fields of a message, by number, of those that are messages or bytes. `None` where it breaks.
+fn walk(mut message: &[u8]) -> Option<Vec<(u64, &[u8])>> {
+    fn take<'m>(message: &mut &'m [u8], len: u64) -> Option<&'m [u8]> {
+        let (taken, rest) = message.split_at_checked(usize::try_from(len).ok()?)?;
+        *message = rest;
+        Some(taken)
+    }
+    fn take_varint(message: &mut &[u8]) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = take(message, 1)?[0];
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
             }
-            assert!(record.payload.starts_with(b"{"));
         }
-        true
-    };
-    for (encoding, body) in [
-        (Encoding::Protobuf, EVERY_FIELD_PROTOBUF),
-        (Encoding::Protobuf, SDK_PROTOBUF),
-        (Encoding::Json, EVERY_FIELD_JSON),
-        (Encoding::Json, SDK_JSON),
-    ] {
-        let mut damaged = body.to_vec();
-        assert!(check(encoding, body, 6));
-        for at in 0..body.len() {
-            let is_whole = check(encoding, &body[..at], 6);
-            // Between two resources of protobuf is the only place to cut unseen.
-            assert!(!is_whole || encoding == Encoding::Protobuf, "cut at {at}");
-            let hostile = [0, b'"', b'\\', b'{', b'}', b'[', b']', b',', b':', 0x7f, 0x80, 0xff];
-            let flipped = (0..8).map(|bit| body[at] ^ 1 << bit);
-            for byte in hostile.into_iter().chain(flipped).filter(|&byte| byte != body[at]) {
-                damaged[at] = byte;
-                check(encoding, &damaged, 6);
+        None
+    }
+    let mut fields = Vec::new();
+    while !message.is_empty() {
+        let tag = take_varint(&mut message)?;
+        match tag & 7 {
+            0 => drop(take_varint(&mut message)?),
+            1 => drop(take(&mut message, 8)?),
+            2 => {
+                let len = take_varint(&mut message)?;
+                fields.push((tag >> 3, take(&mut message, len)?));
             }
-            damaged[at] = body[at];
+            5 => drop(take(&mut message, 4)?),
+            _ => return None,
         }
     }
+    Some(fields)
+}
+
+/// How many records a request has, to whoever knows no more of it than where its fields are.
+fn count_records(request: &[u8]) -> Option<usize> {
+    let mut messages = vec![request];
+    for number in [1, 2, 2] {
+        let mut inside = Vec::new();
+        for message in messages {
+            inside.extend(walk(message)?.into_iter().filter(|(found, _)| *found == number).map(|(_, bytes)| bytes));
+        }
+        messages = inside;
+    }
+    Some(messages.len())
+}
+
+#[test]
+fn every_cut_and_every_wrong_byte_of_golden_protobuf_is_refused_or_says_what_is_stored() {
+    // A message may end behind any of its fields.
+    assert!(0 < check_broken(Encoding::Protobuf, &[EVERY_FIELD_PROTOBUF, SDK_PROTOBUF]));
+}
+
+#[test]
+fn every_cut_and_every_wrong_byte_of_golden_json_is_refused_or_says_what_is_stored() {
+    assert_eq!(check_broken(Encoding::Json, &[EVERY_FIELD_JSON, SDK_JSON]), 0);
+}
+
+/// How many of the cut ones were taken.
+fn check_broken(encoding: Encoding, goldens: &[&[u8]]) -> usize {
+    let (mut parser, mut outcomes) = (Parser::new(), [0; 2]);
+    let mut check = |body: &[u8]| {
+        let result = parser.parse(encoding, body);
+        outcomes[usize::from(result.is_ok())] += 1;
+        match result {
+            Ok(outcome) => {
+                assert_eq!(outcome.record_count, outcome.rejected_count + parser.batch.event_count());
+                match encoding {
+                    Encoding::Protobuf => assert_eq!(count_records(body), Some(outcome.record_count)),
+                    Encoding::Json => {
+                        serde_json::from_slice::<serde::de::IgnoredAny>(body).unwrap();
+                    }
+                }
+                for record in parser.records() {
+                    for json in [record.payload, record.metadata] {
+                        assert!(json.starts_with(b"{") && is_json(json), "{}", json.escape_ascii());
+                    }
+                }
+                true
+            }
+            Err(error) => {
+                assert!(error.at() <= body.len());
+                false
+            }
+        }
+    };
+    let mut taken_cuts = 0;
+    for golden in goldens {
+        assert!(check(golden));
+        every_cut(golden.trim_ascii_end(), |cut| taken_cuts += usize::from(check(cut)));
+        every_wrong_byte(golden, |_, changed| {
+            check(changed);
+        });
+    }
+    assert!(outcomes.iter().all(|&count| count > 50_000), "{outcomes:?}");
+    taken_cuts
 }
 
 // ----- answers -----

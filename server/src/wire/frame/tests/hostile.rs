@@ -4,6 +4,7 @@ use ringlog_engine::event::EventInput;
 
 use super::golden::frames;
 use super::*;
+use crate::wire::broken::every_wrong_byte;
 
 /// Puts a body behind one event that is already there, with and without the templates, and compares.
 fn check(body: &[u8], scratch: &mut Scratch, batches: &mut [EventBatch; 2]) -> bool {
@@ -55,28 +56,26 @@ fn every_cut_of_a_golden_frame_is_refused() {
 fn every_changed_byte_of_a_golden_frame_leaves_whole_events_or_none() {
     let (mut scratch, mut batches) = (Scratch::default(), batches_with_one_event());
     let mut outcomes = [0; 2];
-    for (name, frame) in frames() {
+    // That of a hundred events says nothing that the others do not: a few changes of it, where its tables and its first event lie.
+    let (long, short): (Vec<_>, Vec<_>) = frames().into_iter().partition(|(name, _)| *name == "events-100");
+    for (_, frame) in &short {
+        every_wrong_byte(&frame[LENGTH_BYTES..], |_, body| {
+            outcomes[usize::from(check(body, &mut scratch, &mut batches))] += 1;
+        });
+    }
+    for (_, frame) in &long {
         let mut body = frame[LENGTH_BYTES..].to_vec();
-        for place in 0..body.len() {
+        for place in (0..body.len()).filter(|place| *place <= 600 || place % 97 == 0) {
             let was = body[place];
-            let few = [was ^ 1, was ^ 0x80, 0xff];
-            let some = [0, 0xff, was ^ 1, was ^ 2, was ^ 4, was ^ 8, was ^ 16, was ^ 32, was ^ 64, was ^ 128, b'"'];
-            let all: Vec<u8> = (0..=255).collect();
-            let changes = match name {
-                "event" => &all[..],
-                "events-100" if place > 600 && place % 97 != 0 => &[],
-                "events-100" => &few[..],
-                _ => &some[..],
-            };
-            for &change in changes {
+            for change in [was ^ 1, was ^ 0x80, 0xff] {
                 body[place] = change;
-                outcomes[usize::from(check(&body, &mut scratch, &mut batches))] += 1;
+                check(&body, &mut scratch, &mut batches);
             }
             body[place] = was;
         }
     }
     // Both happen often: names and payloads can change and stay what they are, offsets can not.
-    assert!(outcomes.iter().all(|&count| count > 5_000), "{outcomes:?}");
+    assert!(outcomes.iter().all(|&count| count > 100_000), "{outcomes:?}");
 }
 
 #[test]
