@@ -6,7 +6,7 @@
 # Samples RssAnon, RssFile and VmHWM of the server once a second. Ends with 1 when the largest RssAnon or the largest RssFile is
 # above its ceiling. Ceilings, in bytes, with N = segment_bytes / 128 events and U entities to a segment:
 #
-#   anonymous   shards x (172 N + 257 U + 8 MiB) + cores x 96 MiB + 64 MiB + 4 x what clients have in flight
+#   anonymous   shards x (172 N + 256 U + 8 MiB) + cores x 96 MiB + 64 MiB + 4 x what clients have in flight
 #   mapped      segments x (8 KiB + 48 tenants + 32 N / 1024 + 1.13 U) + shards x runs x (8 KiB + 34 U) + 64 MiB
 #
 #   TENANTS=8  ENTITIES=10000 (of each tenant)  CONNECTIONS=32  DEPTH=2  BATCH=500  EVENT_BYTES=220
@@ -115,7 +115,7 @@ segment_events=$((segment_bytes / 128))
 segment_entities=$((tenants * entities))
 [ "$segment_entities" -le "$segment_events" ] || segment_entities=$segment_events
 in_flight=$((connections * depth * batch * (event_bytes * 3 / 2 + 64)))
-anon_ceiling=$((shards * (172 * segment_events + 257 * segment_entities + 8 * mib) + cores * 96 * mib + 64 * mib + 4 * in_flight))
+anon_ceiling=$((shards * (172 * segment_events + 256 * segment_entities + 8 * mib) + cores * 96 * mib + 64 * mib + 4 * in_flight))
 # At most eight runs of each tier, and one tier more for each factor of eight.
 runs=8
 for ((covered = 8; covered <= segments; covered *= 8)); do runs=$((runs + 8)); done

@@ -118,7 +118,7 @@ mib=$((1024 * 1024))
 segment_events=$((segment_bytes / 128))
 entities=10000
 [ "$entities" -le "$segment_events" ] || entities=$segment_events
-ceiling=$((shards * (172 * segment_events + 257 * entities + 8 * mib) + cores * 96 * mib + 64 * mib))
+ceiling=$((shards * (172 * segment_events + 256 * entities + 8 * mib) + cores * 96 * mib + 64 * mib))
 
 printf '%s, %s at %d bytes/s; the disk wrote %d bytes in %s s, ours and all others\n' "$how" "$disk" "$limit" "$written" "$took"
 printf 'RssAnon at most %d MiB, ceiling %d MiB; %d events sent, %d stored; the sender stood in writes for %.0f %% of the time\n' \
