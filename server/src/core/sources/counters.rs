@@ -192,6 +192,8 @@ pub fn refused_for_good(error: AppendError) -> Option<Refusal> {
         AppendError::Overloaded
         | AppendError::StorageFull
         | AppendError::ReadOnly(_)
+        // Nobody is left to look at its rejects.
+        | AppendError::TenantErased
         | AppendError::TenantLimit
         | AppendError::OutcomeUnknown
         | AppendError::IdempotencyMismatch
