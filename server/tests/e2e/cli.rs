@@ -237,8 +237,10 @@ fn an_operator_takes_a_tenant_through_its_life() {
     assert_eq!(shell.json("tenants show acme")["active"], true);
     assert!(shell.fails("tenants delete acme", 2).contains("--yes"));
     assert_eq!(shell.json("tenants show acme")["active"], true);
-    shell.ok("tenants delete acme --yes");
-    let gone = shell.fails("tenants show acme --json", 3);
+    let told = shell.ok("tenants delete acme --yes");
+    assert!(told.contains("`ringlog tenants show acme`"), "{told}");
+    assert_eq!(shell.json("tenants show acme")["status"], "deleting");
+    let gone = shell.fails("tenants show nobody --json", 3);
     assert_eq!(serde_json::from_str::<Value>(&gone).unwrap()["error"], "not_found");
     // It stays one part of the path, and no id has a slash.
     shell.fails("tenants show a/../default", 2);
