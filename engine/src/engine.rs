@@ -229,6 +229,17 @@ impl Engine {
         self.shards[shard.0 as usize].shard_mut().set_limits(tenant, limits);
     }
 
+    /// Removes all that a tenant has stored, in the background. Not kept over a close: see `Shard::erase`.
+    pub fn erase(&mut self, tenant: Tenant) {
+        let shard = self.shard_of(tenant);
+        self.shards[shard.0 as usize].shard_mut().erase(tenant);
+    }
+
+    /// Whether nothing is left of a tenant that was to be erased. See `Shard::is_erased`.
+    pub fn is_erased(&self, tenant: Tenant) -> bool {
+        self.shards[self.shard_of(tenant).0 as usize].shard().is_erased(tenant)
+    }
+
     /// What a tenant has stored, counting at least everything that was answered. All of it can be read.
     pub fn usage(&mut self, tenant: Tenant) -> Usage {
         let shard = self.shard_of(tenant).0 as usize;
@@ -236,7 +247,7 @@ impl Engine {
         self.shards[shard].shard().usage(tenant, Micros(wall_us()))
     }
 
-    /// Gives the oldest sealed segment of a shard back to the pool: its events are gone. `None` if none is sealed.
+    /// Removes the oldest sealed segment of a shard: its events are gone. `None` if none is sealed.
     pub fn retire_oldest(&mut self, shard: ShardNumber) -> Option<SegmentNumber> {
         let number = self.shards[shard.0 as usize].shard_mut().retire_oldest();
         self.turn();

@@ -75,6 +75,16 @@ pub const PENDING_BYTES_MAX: usize = 64 << 20;
 /// Entity runs of one tier before they are merged into one of the next.
 pub const RUNS_PER_TIER: usize = 8;
 
+/// Least time between two segments that are ended early, so that what they hold of a tenant can be erased. A guess: many
+/// deletions must not make many small segments.
+pub const ERASE_ROLL_EVERY_US: u64 = 60_000_000;
+/// How long erasing waits when there was no room for a copy of any segment that it has left. A guess.
+pub const ERASE_RETRY_US: u64 = 10_000_000;
+/// Idempotency keys of tenants that are being erased which one turn makes go: about 100 µs.
+pub const ERASE_KEYS_PER_TURN: usize = 512;
+/// How often one turn asks whether a segment holds a tenant that is being erased: about 1 ms.
+pub const ERASE_LOOKS_PER_TURN: usize = 16_384;
+
 /// Index entries that one bite of a query looks at, so that a core never stops answering: about 100 µs.
 pub const QUERY_BITE_ENTRIES: usize = 65_536;
 /// Places that one bite hands back.

@@ -6,7 +6,7 @@ use ringlog_engine::io::clock::{monotonic_us, random_u64};
 use ringlog_engine::sim::world::{WorldOptions, WorldReport, run};
 
 const HELP: &str = "\
-Runs simulated lives of a shard: appends, queries, retirements, disk faults and power cuts, checked against a model.
+Runs simulated lives of a shard: appends, queries, retirements, erased tenants, disk faults and power cuts, checked against a model.
 
 Usage: simulate [--seeds N] [--first-seed S] [--lying-disk]
 
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, refused by quota {}, replays {}, mismatches {}, key runs merged {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, {:.1} s",
+        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, refused by quota {}, replays {}, mismatches {}, key runs merged {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, segments rewritten {}, tenants erased {}, {:.1} s",
         arguments.seeds,
         total.lives,
         total.crashes,
@@ -85,6 +85,8 @@ fn main() -> ExitCode {
         total.retired,
         total.tails_cut,
         total.latched,
+        total.segments_rewritten,
+        total.tenants_erased,
         (monotonic_us() - started_us) as f64 / 1e6,
     );
     if arguments.lying_disk {
@@ -127,4 +129,6 @@ fn add(total: &mut WorldReport, report: &WorldReport) {
     total.retired += report.retired;
     total.tails_cut += report.tails_cut;
     total.latched += report.latched;
+    total.segments_rewritten += report.segments_rewritten;
+    total.tenants_erased += report.tenants_erased;
 }

@@ -167,6 +167,13 @@ impl RunView {
         self.try_entries().expect("checked at open")
     }
 
+    /// Whether the run knows an entity of the tenant.
+    pub fn holds(&self, tenant: Tenant) -> bool {
+        let entries = self.entries();
+        let place = entries.partition_point(|entry| entry.tenant.get() < tenant.0);
+        entries.get(place).is_some_and(|entry| entry.tenant.get() == tenant.0)
+    }
+
     pub fn mapped_bytes(&self) -> usize {
         self.map.len()
     }

@@ -76,10 +76,13 @@ impl EntityDirectory {
     }
 }
 
-/// Merges neighbouring runs, newest first, into the bytes of one: the newest entry of each entity wins.
-pub fn merge_runs(runs: &[Arc<RunView>], seed: u64) -> Vec<u8> {
+/// Merges neighbouring runs, newest first, into the bytes of one: the newest entry of each entity wins, and those of
+/// `erased` tenants, which are sorted, are left out.
+pub fn merge_runs(runs: &[Arc<RunView>], seed: u64, erased: &[Tenant]) -> Vec<u8> {
     assert!(!runs.is_empty());
-    let mut entries: Vec<RunEntry> = runs.iter().flat_map(|run| run.entries().iter().copied()).collect();
+    let is_kept = |entry: &&RunEntry| erased.binary_search(&Tenant(entry.tenant.get())).is_err();
+    let mut entries: Vec<RunEntry> =
+        runs.iter().flat_map(|run| run.entries().iter().filter(is_kept).copied()).collect();
     // Stable, and newer runs come first: the first entry of each key is the newest.
     entries.sort_by_key(RunEntry::key);
     entries.dedup_by_key(|entry| entry.key());

@@ -13,6 +13,8 @@ pub struct SegmentFile {
     pub number: SegmentNumber,
     pub epoch: u64,
     pub file: DiskFile,
+    /// The file's size. Blocks end there at the latest.
+    pub bytes: u64,
 }
 
 /// A full segment with its sealed index.

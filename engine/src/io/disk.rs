@@ -73,8 +73,13 @@ pub enum Site {
     /// A key run's bytes, and its name.
     KeyRunFile,
     KeyRunDir,
-    /// The rename of a retired segment back into the pool.
+    /// The removal of a retired segment, or of one that holds nothing of the log; the rename of an unused one into the pool.
     RetireDir,
+    /// The copy of a segment without the events of erased tenants, and the rename over the segment.
+    RewriteFile,
+    RewriteDir,
+    /// Every removal of a file that held something of an erased tenant.
+    EraseDir,
     /// A cut tail's copy in the quarantine, and its name.
     QuarantineFile,
     QuarantineDir,
@@ -84,7 +89,7 @@ pub enum Site {
 }
 
 impl Site {
-    pub const ALL: [Site; 17] = [
+    pub const ALL: [Site; 20] = [
         Site::Block,
         Site::Interval,
         Site::Superblock,
@@ -99,6 +104,9 @@ impl Site {
         Site::KeyRunFile,
         Site::KeyRunDir,
         Site::RetireDir,
+        Site::RewriteFile,
+        Site::RewriteDir,
+        Site::EraseDir,
         Site::QuarantineFile,
         Site::QuarantineDir,
         Site::Recovery,

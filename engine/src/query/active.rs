@@ -60,6 +60,20 @@ pub struct ActiveAnswer {
     pub oldest_position: Position,
 }
 
+impl ActiveAnswer {
+    /// The answer for a tenant that has no event.
+    pub(crate) fn nothing(request: &ActiveRequest) -> ActiveAnswer {
+        ActiveAnswer {
+            places: Vec::new(),
+            next: ActiveNext::Exhausted,
+            snapshot: Arc::default(),
+            entity_version: request.entity.map(|_| Version(0)),
+            next_position: Position(1),
+            oldest_position: Position(1),
+        }
+    }
+}
+
 /// `segments` are the unsealed ones, oldest first.
 pub(crate) fn search(
     request: &ActiveRequest,

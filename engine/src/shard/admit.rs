@@ -55,6 +55,9 @@ impl Shard {
     /// Makes sure that the open block, its segment and the index can take the batch.
     fn make_place(&mut self, pending: &mut Pending, now: Now, out: &mut Output) -> Place {
         let tenant = pending.batch.tenant();
+        if self.erasure.refuses(tenant) {
+            return Place::Never(AppendError::TenantErased);
+        }
         let event_count = pending.batch.event_count();
         let records_bytes = pending.batch.records().len();
         let batch_bytes = head_bytes(event_count) + records_bytes;

@@ -362,6 +362,9 @@ impl Shard {
         {
             sooner((since + WATERMARK_IDLE_US).max(now.monotonic_us + 1));
         }
+        if let Some(at) = self.erasure_wants(now) {
+            sooner(at);
+        }
         deadline
     }
 }

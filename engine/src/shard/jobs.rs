@@ -1,4 +1,4 @@
-//! Slow file work of a shard, done by a helper thread: prepare a segment, seal a full one, merge runs, retire.
+//! Slow file work of a shard, done by a helper thread: prepare a segment, seal a full one, merge runs, retire, rewrite.
 //!
 //! Every job is a plain function over the blocking half of the disk seam, so that the simulator can cut the power
 //! between any two of its steps. A file appears complete or not at all: written aside, synced, renamed, folder synced.
@@ -17,6 +17,7 @@ use crate::io::{Disk, DiskError, DiskFile, Fill, Site};
 use crate::limits::ALIGNMENT;
 use crate::shard::keys::runs::{KeyRun, merge_key_runs, publish_key_run};
 use crate::shard::names::{ASIDE_SUFFIX, ShardEntry, free_path, index_path, log_path, parse_name, run_path};
+use crate::shard::rewrite::{Rewrite, rewrite};
 
 /// What every file of a shard says about where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,13 +43,17 @@ pub enum Job {
         identity: IndexIdentity,
         sync_segment: bool,
     },
-    /// Replace runs, newest first, by one.
-    Merge { home: ShardHome, runs: Vec<Arc<RunView>>, seed: u64 },
+    /// Replace runs, newest first, by one without the entities of `erased` tenants, which are sorted.
+    Merge { home: ShardHome, runs: Vec<Arc<RunView>>, seed: u64, erased: Vec<Tenant> },
     /// Replace key runs, oldest first, by one of the keys that are not before their tenant's floor.
     MergeKeys { home: ShardHome, runs: Vec<KeyRun>, floors: Vec<(Tenant, Position)> },
-    /// Put a segment that nobody reads any more back into the pool. `sync_first`: the open segment, if its blocks are
+    /// Remove a segment that nobody reads any more. `sync_first`: the open segment, if its blocks are
     /// not written durably, since its checkpoint replaces what goes.
     Retire { home: ShardHome, number: SegmentNumber, sync_first: Option<DiskFile> },
+    /// Replace a sealed segment by a copy without the events of tenants that are being erased.
+    Rewrite { home: ShardHome, rewrite: Rewrite },
+    /// Make the removal of names durable: the last step of erasing tenants. `sync_first`: as of `Retire`.
+    SyncNames { home: ShardHome, sync_first: Option<DiskFile> },
 }
 
 /// The end of a job.
@@ -59,6 +64,8 @@ pub enum JobDone {
     Merged { result: Result<Arc<RunView>, JobError> },
     KeysMerged { result: Result<KeyRun, JobError> },
     Retired { number: SegmentNumber, result: Result<(), JobError> },
+    Rewritten { number: SegmentNumber, result: Result<Arc<SealedSegment>, JobError> },
+    NamesSynced { result: Result<(), JobError> },
 }
 
 /// A segment that was sealed, and what was written beside its index.
@@ -77,6 +84,8 @@ pub enum JobError {
     Index(IndexError),
     Run(RunError),
     KeyRun(KeyRunError),
+    /// The segment that was to be copied cannot be read, or is not what its index says.
+    Source,
 }
 
 impl From<DiskError> for JobError {
@@ -96,13 +105,19 @@ impl Job {
                 let number = segment.number;
                 JobDone::Sealed { number, result: seal(disk, &home, &index, segment, &identity, sync_segment) }
             }
-            Job::Merge { home, runs, seed } => JobDone::Merged { result: merge(disk, &home, &runs, seed) },
+            Job::Merge { home, runs, seed, erased } => {
+                JobDone::Merged { result: merge(disk, &home, &runs, seed, &erased) }
+            }
             Job::MergeKeys { home, runs, floors } => {
                 JobDone::KeysMerged { result: merge_key_runs(disk, &home, &runs, floors) }
             }
             Job::Retire { home, number, sync_first } => {
                 JobDone::Retired { number, result: retire(disk, &home, number, sync_first) }
             }
+            Job::Rewrite { home, rewrite: what } => {
+                JobDone::Rewritten { number: what.source.segment.number, result: rewrite(disk, &home, &what) }
+            }
+            Job::SyncNames { home, sync_first } => JobDone::NamesSynced { result: sync_names(disk, &home, sync_first) },
         }
     }
 }
@@ -138,7 +153,7 @@ pub fn prepare(
     disk.sync(&file, Site::SegmentHeader)?;
     disk.rename(&path, &log_path(&home.dir, number))?;
     disk.sync_dir(&home.dir, Site::SegmentDir)?;
-    Ok(Arc::new(SegmentFile { number, epoch, file }))
+    Ok(Arc::new(SegmentFile { number, epoch, file, bytes: home.segment_bytes }))
 }
 
 fn make(disk: &dyn Disk, home: &ShardHome, number: SegmentNumber, fill: Fill) -> Result<(String, DiskFile), JobError> {
@@ -172,28 +187,45 @@ pub fn seal(
     let run_file =
         publish(disk, &home.dir, &run_path(&home.dir, number.0, number.0), &run_bytes, Site::RunFile, Site::RunDir)?;
     let run = RunView::open(disk.map(&run_file, run_bytes.len() as u64)?).map_err(JobError::Run)?;
-    let index_file =
-        publish(disk, &home.dir, &index_path(&home.dir, number), &index_bytes, Site::IndexFile, Site::IndexDir)?;
-    let resident_bytes = IndexResident::resident_bytes(&index_bytes).map_err(JobError::Index)?;
-    let map = disk.map(&index_file, resident_bytes)?;
-    let resident = IndexResident::open(map, index_bytes.len() as u64).map_err(JobError::Index)?;
-    let segment = Arc::new(SealedSegment { segment, index_file, resident });
+    let segment = publish_index(disk, home, segment, &index_bytes)?;
     Ok(Sealed { segment, run: Arc::new(run), key_run })
 }
 
-fn merge(disk: &dyn Disk, home: &ShardHome, runs: &[Arc<RunView>], seed: u64) -> Result<Arc<RunView>, JobError> {
-    let bytes = merge_runs(runs, seed);
+/// Writes a segment's index: from here on it is sealed.
+pub(super) fn publish_index(
+    disk: &dyn Disk,
+    home: &ShardHome,
+    segment: Arc<SegmentFile>,
+    bytes: &[u8],
+) -> Result<Arc<SealedSegment>, JobError> {
+    let path = index_path(&home.dir, segment.number);
+    let index_file = publish(disk, &home.dir, &path, bytes, Site::IndexFile, Site::IndexDir)?;
+    let resident_bytes = IndexResident::resident_bytes(bytes).map_err(JobError::Index)?;
+    let map = disk.map(&index_file, resident_bytes)?;
+    let resident = IndexResident::open(map, bytes.len() as u64).map_err(JobError::Index)?;
+    Ok(Arc::new(SealedSegment { segment, index_file, resident }))
+}
+
+fn merge(
+    disk: &dyn Disk,
+    home: &ShardHome,
+    runs: &[Arc<RunView>],
+    seed: u64,
+    erased: &[Tenant],
+) -> Result<Arc<RunView>, JobError> {
+    let bytes = merge_runs(runs, seed, erased);
     let (from, to) = (runs[runs.len() - 1].segments().0, runs[0].segments().1);
     let file = publish(disk, &home.dir, &run_path(&home.dir, from, to), &bytes, Site::RunFile, Site::RunDir)?;
     let merged = RunView::open(disk.map(&file, bytes.len() as u64)?).map_err(JobError::Run)?;
     // The merged run is durable under its name: the ones it covers may go, in any order, at any time.
-    for run in runs {
+    for run in runs.iter().filter(|run| run.segments() != (from, to)) {
         let (from, to) = run.segments();
         disk.remove(&run_path(&home.dir, from, to))?;
     }
     Ok(Arc::new(merged))
 }
 
+/// The file is not used again: it holds events of tenants that may be erased later, and the pool must not.
 fn retire(
     disk: &dyn Disk,
     home: &ShardHome,
@@ -203,12 +235,20 @@ fn retire(
     if let Some(open) = sync_first {
         disk.sync(&open, Site::Interval)?;
     }
-    disk.rename(&log_path(&home.dir, number), &free_path(&home.dir, number))?;
+    disk.remove(&log_path(&home.dir, number))?;
     match disk.remove(&index_path(&home.dir, number)) {
         Ok(()) | Err(DiskError::NotFound) => {}
         Err(error) => return Err(error.into()),
     }
     disk.sync_dir(&home.dir, Site::RetireDir)?;
+    Ok(())
+}
+
+fn sync_names(disk: &dyn Disk, home: &ShardHome, sync_first: Option<DiskFile>) -> Result<(), JobError> {
+    if let Some(open) = sync_first {
+        disk.sync(&open, Site::Interval)?;
+    }
+    disk.sync_dir(&home.dir, Site::EraseDir)?;
     Ok(())
 }
 
@@ -222,16 +262,27 @@ pub fn publish(
     dir_site: Site,
 ) -> Result<DiskFile, DiskError> {
     let aside = format!("{path}{ASIDE_SUFFIX}");
-    match disk.remove(&aside) {
-        Ok(()) | Err(DiskError::NotFound) => {}
-        Err(error) => return Err(error),
-    }
+    remove_aside(disk, &aside)?;
     let file = disk.create(&aside, bytes.len() as u64, Fill::Allocate)?;
-    for (part_index, part) in bytes.chunks(256 * ALIGNMENT).enumerate() {
-        disk.write(&file, (part_index * 256 * ALIGNMENT) as u64, part)?;
-    }
-    disk.sync(&file, file_site)?;
+    let written = || -> Result<(), DiskError> {
+        for (part_index, part) in bytes.chunks(256 * ALIGNMENT).enumerate() {
+            disk.write(&file, (part_index * 256 * ALIGNMENT) as u64, part)?;
+        }
+        disk.sync(&file, file_site)
+    };
+    written().inspect_err(|_| {
+        // It may be what fills the disk, and what it holds may be erased before it is written again.
+        let _ = disk.remove(&aside);
+    })?;
     disk.rename(&aside, path)?;
     disk.sync_dir(dir, dir_site)?;
     Ok(file)
+}
+
+/// Removes what an earlier attempt has left.
+pub(super) fn remove_aside(disk: &dyn Disk, aside: &str) -> Result<(), DiskError> {
+    match disk.remove(aside) {
+        Ok(()) | Err(DiskError::NotFound) => Ok(()),
+        Err(error) => Err(error),
+    }
 }

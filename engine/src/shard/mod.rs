@@ -10,12 +10,15 @@
 
 mod admit;
 mod commit;
+mod erase;
 pub mod jobs;
 mod keys;
 pub mod names;
 mod quota;
 mod reader;
 pub mod recover;
+mod restore;
+mod rewrite;
 mod segments;
 mod tenants;
 
@@ -32,6 +35,7 @@ use crate::limits::{PENDING_BATCHES_MAX, PENDING_BYTES_MAX, SEGMENT_BYTES_PER_EV
 use crate::query::active::{ActiveAnswer, ActiveRequest};
 pub use commit::Durability;
 use commit::{InFlight, OpenBlock, SyncInFlight, WaitingAck};
+use erase::Erasure;
 use jobs::{Job, JobDone, ShardHome};
 use keys::runs::KeyRuns;
 pub use keys::{KeyBounds, KeyRun, KeyWindow};
@@ -121,6 +125,8 @@ pub enum AppendError {
     QuotaExceeded { kind: QuotaKind, used: u64, quota: u64, resets_at: Option<Micros> },
     /// The batch's idempotency key is that of a batch with another body.
     IdempotencyMismatch,
+    /// The tenant is being erased, or was.
+    TenantErased,
     /// Too much waits already.
     Overloaded,
 }
@@ -194,6 +200,7 @@ pub struct Shard {
     latch: Option<ReadOnly>,
     closing: bool,
     job_in_flight: bool,
+    erasure: Erasure,
     seed: u64,
     /// Scratch of `admit`, kept for its memory.
     entity_numbers: Vec<u32>,
@@ -215,6 +222,12 @@ pub struct ShardStats {
     pub segments_retired: u64,
     pub runs_merged: u64,
     pub key_runs_merged: u64,
+    /// Of which nothing is left on disk.
+    pub tenants_erased: u64,
+    /// Sealed segments that were written again without what is being erased.
+    pub segments_rewritten: u64,
+    /// Those that could not be, because they are damaged: what is being erased stays in them.
+    pub segments_not_rewritten: u64,
 }
 
 impl Shard {
@@ -261,6 +274,9 @@ impl Shard {
         if self.closing {
             return Err((batch, AppendError::ReadOnly(ReadOnly::Closing)));
         }
+        if self.erasure.refuses(batch.tenant()) {
+            return Err((batch, AppendError::TenantErased));
+        }
         let bytes = batch.records().len();
         if self.pending.len() >= PENDING_BATCHES_MAX || self.pending_bytes + bytes > PENDING_BYTES_MAX {
             return Err((batch, AppendError::Overloaded));
@@ -299,6 +315,7 @@ impl Shard {
             }
         }
         self.announce_durable(now, out);
+        self.tend_erasure(now, out);
         self.tend_segments(now, out);
         self.release_acks(out);
         self.deadline(now)
@@ -333,7 +350,7 @@ impl Shard {
         !self.job_in_flight
     }
 
-    /// Gives the oldest sealed segment back to the pool once nobody reads it. Its events are gone from every query at once.
+    /// Removes the oldest sealed segment once nobody reads it. Its events are gone from every query at once.
     /// Returns its number, or `None` if no segment is sealed.
     pub fn retire_oldest(&mut self) -> Option<SegmentNumber> {
         let oldest = self.snapshot.segments.first()?;
@@ -343,8 +360,11 @@ impl Shard {
         Some(number)
     }
 
-    /// The last version of an entity, durable or not; `Version(0)` if it has no event.
+    /// The last version of an entity, durable or not; `Version(0)` if it has no event, or its tenant is being erased.
     pub fn entity_version(&self, tenant: Tenant, fingerprint: u128) -> Version {
+        if self.erasure.refuses(tenant) {
+            return Version(0);
+        }
         self.known_version(tenant, fingerprint).map_or(Version(0), |(version, _)| version)
     }
 
@@ -357,6 +377,9 @@ impl Shard {
             .chain(self.segment.as_ref().map(|open| (&self.active, &open.file)))
             .collect();
         let tenant = request.spec.tenant;
+        if self.erasure.refuses(tenant) {
+            return ActiveAnswer::nothing(request);
+        }
         let version = request.entity.map(|fingerprint| self.visible_version(tenant, fingerprint));
         let next_position = self.visible_next_position(tenant);
         crate::query::active::search(request, &segments, Arc::clone(&self.snapshot), version, next_position)

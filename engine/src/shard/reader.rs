@@ -44,12 +44,29 @@ pub(super) struct SeenBlock {
 }
 
 /// What lies in a segment from some offset on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Survey {
     pub blocks: Vec<SeenBlock>,
+    pub reach: Reach,
+}
+
+/// How far what lies in a segment reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reach {
     /// The end of the last page that bears a mark of this life, or of the block that it claims to be.
     pub marked_until: u64,
+    /// The end of the last page that is not zeros: torn blocks have pages without a mark, and so have earlier lives.
+    pub dirty_until: u64,
 }
+
+impl Reach {
+    /// Nothing lies behind `offset`.
+    pub fn to(offset: u64) -> Reach {
+        Reach { marked_until: offset, dirty_until: offset }
+    }
+}
+
+const ZEROS: [u8; ALIGNMENT] = [0; ALIGNMENT];
 
 impl<'a> SegmentReader<'a> {
     pub fn new(
@@ -62,12 +79,12 @@ impl<'a> SegmentReader<'a> {
     }
 
     pub fn segment_bytes(&self) -> u64 {
-        self.home.segment_bytes
+        self.segment.bytes
     }
 
     /// A view that holds the block at `offset` whole, if there is one.
     pub fn view(&mut self, offset: u64) -> Result<SegmentBytes<'_>, DiskError> {
-        if offset + ALIGNMENT as u64 <= self.home.segment_bytes {
+        if offset + ALIGNMENT as u64 <= self.segment.bytes {
             self.cover(offset, ALIGNMENT as u64)?;
             let claimed = self.claimed_at(offset);
             self.cover(offset, claimed)?;
@@ -75,21 +92,26 @@ impl<'a> SegmentReader<'a> {
         Ok(self.bytes())
     }
 
-    /// Every whole block of this life at or behind `from`, and how far its marks reach.
+    /// Every whole block of this life at or behind `from`, and how far what lies there reaches.
     pub fn survey(&mut self, from: u64) -> Result<Survey, DiskError> {
-        let mut survey = Survey { blocks: Vec::new(), marked_until: from };
+        let mut survey = Survey { blocks: Vec::new(), reach: Reach::to(from) };
         let mut at = from;
-        while at + ALIGNMENT as u64 <= self.home.segment_bytes {
+        while at + ALIGNMENT as u64 <= self.segment.bytes {
             self.cover(at, ALIGNMENT as u64)?;
             let in_window = &self.window[(at - self.base) as usize..self.filled];
-            let skipped = in_window.chunks_exact(ALIGNMENT).take_while(|page| !bears_mark(page, self.segment.epoch));
-            let skipped_bytes = (skipped.count() * ALIGNMENT) as u64;
-            if skipped_bytes > 0 {
-                at += skipped_bytes;
+            let skipped_from = at;
+            for page in in_window.chunks_exact(ALIGNMENT).take_while(|page| !bears_mark(page, self.segment.epoch)) {
+                at += ALIGNMENT as u64;
+                if *page != ZEROS {
+                    survey.reach.dirty_until = at;
+                }
+            }
+            if skipped_from < at {
                 continue;
             }
             let claimed = self.claimed_at(at);
-            survey.marked_until = survey.marked_until.max(at + claimed);
+            survey.reach.marked_until = survey.reach.marked_until.max(at + claimed);
+            survey.reach.dirty_until = survey.reach.dirty_until.max(at + claimed);
             self.cover(at, claimed)?;
             at += match self.bytes().block_at(at) {
                 Ok(block) => {
@@ -120,7 +142,7 @@ impl<'a> SegmentReader<'a> {
             shard: self.home.shard.0,
             number: self.segment.number,
             epoch: self.segment.epoch,
-            segment_bytes: self.home.segment_bytes,
+            segment_bytes: self.segment.bytes,
             base: self.base,
             bytes: &self.window[..self.filled],
         }
@@ -131,7 +153,7 @@ impl<'a> SegmentReader<'a> {
         if self.base <= offset && offset + bytes <= self.base + self.filled as u64 {
             return Ok(());
         }
-        let wanted = (self.home.segment_bytes - offset).min(self.window.len() as u64) as usize;
+        let wanted = (self.segment.bytes - offset).min(self.window.len() as u64) as usize;
         let read = self.disk.read(&self.segment.file, offset, &mut self.window[..wanted])?;
         if read < wanted {
             return Err(DiskError::ShortTransfer);

@@ -12,32 +12,36 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::event::{EventBatch, EventKey, FingerprintKey, Source};
-use crate::format::batch::{BatchError, BatchView};
+use crate::event::FingerprintKey;
+use crate::format::batch::BatchView;
 use crate::format::block::{BlockError, BlockKind};
 use crate::format::checkpoint::checkpoint_entries;
 use crate::format::index::{IndexError, IndexIdentity, IndexResident};
 use crate::format::key_run::KeyEntry;
-use crate::format::record::{Record, RecordError};
 use crate::format::run::{RunError, RunView};
 use crate::format::scan::{Expected, FoundBlock, LogEnd};
-use crate::format::segment::{SEGMENT_BLOCKS_FROM, SegmentError, SegmentHeader};
-use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, Tenant, Version};
+use crate::format::segment::{RewrittenHeader, SEGMENT_BLOCKS_FROM, SegmentError, SegmentHeader};
+use crate::ids::{BlockSequence, Micros, Position, SegmentNumber, Tenant};
 use crate::index::active::ActiveIndex;
 use crate::index::entities::EntityDirectory;
 use crate::index::sealed::{SealedSegment, SegmentFile, Snapshot};
-use crate::io::{Buffer, BufferPool, Disk, DiskError, Fill, Site};
+use crate::io::{Buffer, BufferPool, Disk, DiskError, DiskFile, Fill, Site};
 use crate::limits::{ALIGNMENT, IN_FLIGHT_BLOCKS_MAX, POSITION_MAX};
+use crate::shard::erase::Erasure;
 use crate::shard::jobs::{JobError, Sealed, seal};
 use crate::shard::keys::KeyWindow;
 use crate::shard::keys::runs::{FoundKeyRuns, KeyRuns, find_key_runs};
 use crate::shard::names::{
     QUARANTINE_DIR, ShardEntry, free_path, index_path, key_run_path, log_path, parse_name, quarantine_path, run_path,
 };
-use crate::shard::reader::{SegmentReader, Window};
+use crate::shard::reader::{Reach, SegmentReader, Window};
+use crate::shard::restore::{BodyError, Restored, restore_batches};
 use crate::shard::segments::{Frozen, NextSegment, OpenSegment};
 use crate::shard::tenants::{TenantMap, TenantState};
 use crate::shard::{Now, ReadOnly, Shard, ShardConfig, ShardStats};
+
+/// Zeros of one write when a tail is wiped.
+const WIPE_BYTES: u64 = 1 << 20;
 
 /// Why a shard cannot be opened at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub struct RecoveryReport {
     pub segments_scanned: usize,
     /// Sealed segments whose index, entity run or key run did not verify and was made again.
     pub indexes_rebuilt: usize,
+    /// Segments that were being rewritten when the machine stopped, and were indexed again.
+    pub rewrites_finished: usize,
     pub blocks: u64,
     pub events: u64,
     pub tail: Option<CutTail>,
@@ -120,6 +126,8 @@ struct Found {
     number: SegmentNumber,
     segment: Arc<SegmentFile>,
     sealed: Option<Arc<SealedSegment>>,
+    /// It was written again without erased tenants: where it ends, and how the log goes on behind it.
+    rewritten: Option<RewrittenHeader>,
 }
 
 /// What scanning builds up.
@@ -152,7 +160,8 @@ impl Shard {
         let mut entities = open_runs(disk, &dir, config.home.shard.0, &names)?;
         let mut key_runs = find_key_runs(disk, &dir, config.home.shard.0, &names)?;
         let mut found = open_segments(disk, &config, &names, &entities, &key_runs, &mut report)?;
-        key_runs.forget(|number| found.iter().any(|segment| segment.number.0 == number && segment.sealed.is_none()));
+        let forgotten = key_runs
+            .forget(|number| found.iter().any(|segment| segment.number.0 == number && segment.sealed.is_none()));
         give_up_broken_keys(disk, &dir, &key_runs, &found, &mut report)?;
         let mut known_key_runs = key_runs.list();
 
@@ -169,8 +178,8 @@ impl Shard {
         };
         let mut expected = Expected { sequence: BlockSequence(1), previous_crc: None };
         let mut window = Window::new(config.home.segment_bytes);
-        // How far the marks of this life reach in each segment that was looked at.
-        let mut surveys: BTreeMap<SegmentNumber, u64> = BTreeMap::new();
+        // How far what lies in each segment reaches that was looked at.
+        let mut surveys: BTreeMap<SegmentNumber, Reach> = BTreeMap::new();
         let mut frozen = VecDeque::new();
         let mut open: Option<OpenSegment> = None;
         let mut cut: Option<(usize, u64, LogEnd)> = None;
@@ -217,8 +226,11 @@ impl Shard {
             let later = LaterBlocks::read(disk, &config, &found[place + 1..], &mut window, &mut surveys)?;
             builder.index.clear();
             let mut reader = SegmentReader::new(disk, &config.home, &this, &mut window);
-            let scanned = builder.scan(&mut reader, this.number, &mut expected, &later)?;
-            surveys.insert(this.number, scanned.marked_until);
+            let scanned = match &found[place].rewritten {
+                Some(rewritten) => builder.scan_rewritten(&mut reader, &this, rewritten, &mut expected)?,
+                None => builder.scan(&mut reader, this.number, &mut expected, &later)?,
+            };
+            surveys.insert(this.number, scanned.reach);
             if scanned.blocks > 0 {
                 last_used = Some(place);
             }
@@ -297,6 +309,10 @@ impl Shard {
         if !is_damaged {
             let tail = cut_tail(disk, &config, &found, cut, keep, expected.sequence, &surveys)?;
             builder.report.tail = tail;
+            // Their keys are in the batches. Left there, nobody would know of them once a tenant's batches are erased.
+            for &(from, to) in forgotten.iter().filter(|run| !known_key_runs.covers(run.0)) {
+                disk.remove(&key_run_path(&dir, from, to))?;
+            }
         }
 
         let last_number = last_used.map_or(0, |place| found[place].number.0);
@@ -341,6 +357,7 @@ impl Shard {
             latch: if is_damaged { Some(ReadOnly::Damaged) } else { None },
             closing: false,
             job_in_flight: false,
+            erasure: Erasure::default(),
             seed,
             entity_numbers: Vec::new(),
             versions: Vec::new(),
@@ -367,8 +384,8 @@ struct Scanned {
     offset: u64,
     first_sequence: BlockSequence,
     blocks: u64,
-    /// How far the marks of this life reach.
-    marked_until: u64,
+    /// How far what lies in the segment reaches.
+    reach: Reach,
     /// Why the last block was the last one.
     why: LogEnd,
 }
@@ -387,7 +404,7 @@ impl LaterBlocks {
         config: &ShardConfig,
         segments: &[Found],
         window: &mut Window,
-        surveys: &mut BTreeMap<SegmentNumber, u64>,
+        surveys: &mut BTreeMap<SegmentNumber, Reach>,
     ) -> Result<LaterBlocks, DiskError> {
         let mut later = LaterBlocks { first: None, highest: BlockSequence(0), watermark: BlockSequence(0) };
         for (place, found) in segments.iter().enumerate() {
@@ -402,7 +419,7 @@ impl LaterBlocks {
                 continue;
             }
             let survey = SegmentReader::new(disk, &config.home, &found.segment, window).survey(SEGMENT_BLOCKS_FROM)?;
-            surveys.insert(found.number, survey.marked_until);
+            surveys.insert(found.number, survey.reach);
             for block in survey.blocks {
                 if place == 0 && block.offset == SEGMENT_BLOCKS_FROM {
                     later.first = Some((block.sequence, Some(block.previous_crc)));
@@ -439,7 +456,7 @@ impl Builder<'_> {
             offset,
             first_sequence: expected.sequence,
             blocks: 0,
-            marked_until: offset,
+            reach: Reach::to(offset),
             why: LogEnd::Empty,
         };
         let mut gap: Option<Damage> = None;
@@ -473,7 +490,7 @@ impl Builder<'_> {
                 break;
             }
             let survey = reader.survey(offset)?;
-            scanned.marked_until = survey.marked_until;
+            scanned.reach = survey.reach;
             let beyond: Vec<_> = survey.blocks.iter().filter(|block| block.sequence > expected.sequence).collect();
             let watermark = beyond
                 .iter()
@@ -518,6 +535,72 @@ impl Builder<'_> {
         Ok(scanned)
     }
 
+    /// Takes every block of a segment that was rewritten. It was sealed before: it is never the end of the log, and what
+    /// does not verify in it is damage.
+    fn scan_rewritten(
+        &mut self,
+        reader: &mut SegmentReader<'_>,
+        segment: &SegmentFile,
+        rewritten: &RewrittenHeader,
+        expected: &mut Expected,
+    ) -> Result<Scanned, OpenError> {
+        let number = segment.number;
+        let first = reader.view(SEGMENT_BLOCKS_FROM)?.block_at(SEGMENT_BLOCKS_FROM).ok();
+        if let Some(first) = first.map(|block| block.header.sequence())
+            && first != expected.sequence
+        {
+            // As of a sealed one, whose index says where it begins.
+            self.note_gap(number, expected.sequence, first.0);
+            *expected = Expected { sequence: first, previous_crc: None };
+        }
+        let mut scanned = Scanned {
+            end: ScanEnd::GoesOn,
+            offset: SEGMENT_BLOCKS_FROM,
+            first_sequence: expected.sequence,
+            blocks: 0,
+            reach: Reach::to(segment.bytes),
+            why: LogEnd::Full,
+        };
+        while scanned.offset < rewritten.blocks_to.get() {
+            let end = match reader.view(scanned.offset)?.expected_at(scanned.offset, expected) {
+                Ok(block) => match self.take_block(&block, &mut None) {
+                    Ok(()) => {
+                        scanned.offset += block.header.block_bytes();
+                        scanned.blocks += 1;
+                        *expected = Expected {
+                            sequence: BlockSequence(expected.sequence.0 + 1),
+                            previous_crc: Some(block.header.header_crc.get()),
+                        };
+                        continue;
+                    }
+                    Err(BodyError::Malformed) => LogEnd::Bad(BlockError::BodyCrc),
+                    Err(BodyError::Newer(what)) => return Err(OpenError::Newer { segment: number, what }),
+                },
+                Err(end) => end,
+            };
+            self.report.damage.push(Damage {
+                segment: number,
+                from: scanned.offset,
+                to: rewritten.blocks_to.get(),
+                sequences: Some((expected.sequence, BlockSequence(rewritten.last_sequence.get()))),
+                why: Some(end),
+                positions: Vec::new(),
+            });
+            break;
+        }
+        // The log goes on as it did before the segment had fewer blocks.
+        let last_sequence = BlockSequence(rewritten.last_sequence.get());
+        *expected = Expected {
+            sequence: BlockSequence(last_sequence.0 + 1),
+            previous_crc: Some(rewritten.last_block_crc.get()),
+        };
+        self.last_crc = Some(rewritten.last_block_crc.get());
+        self.next_ordinal = rewritten.next_ordinal.get();
+        self.watermark = self.watermark.max(last_sequence);
+        self.last_content = last_sequence;
+        Ok(scanned)
+    }
+
     fn identity(&self, config: &ShardConfig, found: &Found, scanned: &Scanned, expected: &Expected) -> IndexIdentity {
         IndexIdentity {
             shard: config.home.shard.0,
@@ -535,7 +618,10 @@ impl Builder<'_> {
     fn take_block(&mut self, block: &FoundBlock<'_>, gap: &mut Option<Damage>) -> Result<(), BodyError> {
         match block.kind {
             BlockKind::Checkpoint => {
-                for entry in checkpoint_entries(block.body).ok_or(BodyError::Malformed)? {
+                let entries = checkpoint_entries(block.body).ok_or(BodyError::Malformed)?;
+                // It has all of them: one that it does not have has been erased.
+                self.tenants = TenantMap::new();
+                for entry in entries {
                     let (tenant, state) = TenantState::of_entry(entry);
                     self.tenants.set(tenant, state);
                 }
@@ -570,7 +656,8 @@ impl Builder<'_> {
     }
 
     fn take_batch(&mut self, block: &FoundBlock<'_>, restored: Restored, gap: &mut Option<Damage>) {
-        let Restored { batch, body_offset, first_position, received_at } = restored;
+        restored.add_to(&mut self.index, block.offset);
+        let Restored { batch, first_position, received_at, .. } = restored;
         let tenant = batch.tenant();
         let mut state = self.tenants.get(tenant).copied().unwrap_or(TenantState::EMPTY);
         if state.next_position < first_position && gap.is_some() {
@@ -579,13 +666,6 @@ impl Builder<'_> {
                 damage.positions.push(lost);
             }
         }
-        let numbers: Vec<u32> = batch
-            .keys()
-            .iter()
-            .map(|key| self.index.restore_entity(tenant, key.entity, Version(key.version)))
-            .collect();
-        let batch_offset = block.offset as usize + crate::format::block::BLOCK_HEADER_BYTES + body_offset;
-        self.index.append(&batch, &numbers, batch_offset as u32, first_position, received_at);
         state.take(first_position, received_at, batch.event_count() as u64, batch.records().len() as u64);
         self.tenants.set(tenant, state);
         if let Some(idempotency) = batch.idempotency() {
@@ -679,83 +759,6 @@ impl Builder<'_> {
             positions: Vec::new(),
         });
     }
-}
-
-/// A batch as it was read back.
-struct Restored {
-    batch: EventBatch,
-    body_offset: usize,
-    first_position: Position,
-    received_at: Micros,
-}
-
-/// Why a block with a valid checksum is not taken.
-enum BodyError {
-    Malformed,
-    Newer(&'static str),
-}
-
-impl From<BatchError> for BodyError {
-    fn from(error: BatchError) -> BodyError {
-        match error {
-            BatchError::UnknownFlags(_) => BodyError::Newer("batch flag"),
-            BatchError::Short | BatchError::Lengths | BatchError::EventCount(_) | BatchError::Crc => {
-                BodyError::Malformed
-            }
-        }
-    }
-}
-
-impl From<RecordError> for BodyError {
-    fn from(error: RecordError) -> BodyError {
-        match error {
-            RecordError::UnknownKind(_) => BodyError::Newer("kind of event"),
-            RecordError::UnknownFlags(_) => BodyError::Newer("event flag"),
-            RecordError::Short | RecordError::Lengths | RecordError::Crc | RecordError::Text => BodyError::Malformed,
-        }
-    }
-}
-
-/// Reads every batch of a block's body back.
-fn restore_batches(body: &[u8], fingerprint: FingerprintKey) -> Result<Vec<Restored>, BodyError> {
-    let mut restored = Vec::new();
-    let mut at = 0;
-    while at < body.len() {
-        let bytes = &body[at..];
-        let view = BatchView::parse(bytes)?;
-        let records = bytes.get(view.head_bytes()..view.batch_bytes()).ok_or(BodyError::Malformed)?;
-        let mut keys = Vec::with_capacity(view.event_count());
-        let mut record_at = 0;
-        for event_index in 0..view.event_count() {
-            let record = Record::parse(&records[record_at..])?;
-            keys.push(EventKey {
-                entity: fingerprint.entity(record.entity),
-                event_type: fingerprint.event_type(record.event_type),
-                timestamp: record.timestamp,
-                record_bytes: record.record_bytes as u32,
-                version: view.version(event_index),
-            });
-            record_at += record.record_bytes;
-        }
-        if record_at != records.len() {
-            return Err(BodyError::Malformed);
-        }
-        restored.push(Restored {
-            batch: EventBatch::from_parts(
-                view.tenant(),
-                Source::Engine,
-                view.idempotency(),
-                fingerprint,
-                records.to_vec(),
-                keys,
-            ),
-            body_offset: at,
-            first_position: view.first_position(),
-            received_at: view.received_at(),
-        });
-        at += view.batch_bytes();
-    }
-    Ok(restored)
 }
 
 fn remove_leftovers(disk: &dyn Disk, dir: &str, names: &[ShardEntry]) -> Result<(), DiskError> {
@@ -884,8 +887,8 @@ fn open_segments(
         let mut page = vec![0; ALIGNMENT];
         let read = disk.read(&file, 0, &mut page)?;
         let header = SegmentHeader::parse(&page[..read], config.home.shard.0, number, file_bytes, config.home.instance);
-        let epoch = match header {
-            Ok(header) if file_bytes == config.home.segment_bytes => header.epoch.get(),
+        let header = match header {
+            Ok(header) if header.segment_bytes.get() == config.home.segment_bytes => header,
             Err(SegmentError::Version(_) | SegmentError::UnknownFlags(_)) => {
                 return Err(OpenError::Newer { segment: number, what: "segment version" });
             }
@@ -894,19 +897,28 @@ fn open_segments(
                 continue;
             }
         };
-        let segment = Arc::new(SegmentFile { number, epoch, file });
+        let rewritten = if header.is_rewritten() { RewrittenHeader::parse(&page).ok() } else { None };
+        let segment = Arc::new(SegmentFile { number, epoch: header.epoch.get(), file, bytes: file_bytes });
         let sealed = if names.contains(&ShardEntry::Index(number)) {
             let is_covered = |sealed: &SealedSegment| {
                 let has_keys = sealed.resident.identity().has_key_run;
                 entities.covers(number.0) && (!has_keys || key_runs.covers(number.0))
             };
-            let sealed = open_index(disk, dir, &segment)?.filter(is_covered);
-            report.indexes_rebuilt += usize::from(sealed.is_none());
+            let (sealed, is_older) = match open_index(disk, dir, &segment)? {
+                FoundIndex::Right(sealed) => (Some(*sealed).filter(is_covered), false),
+                FoundIndex::OtherLife => (None, true),
+                FoundIndex::Broken => (None, false),
+            };
+            if is_older && rewritten.is_some() {
+                report.rewrites_finished += 1;
+            } else {
+                report.indexes_rebuilt += usize::from(sealed.is_none());
+            }
             sealed
         } else {
             None
         };
-        found.push(Found { number, segment, sealed: sealed.map(Arc::new) });
+        found.push(Found { number, segment, sealed: sealed.map(Arc::new), rewritten });
     }
     found.sort_unstable_by_key(|segment| segment.number);
     Ok(found)
@@ -924,36 +936,47 @@ fn note_unreadable(report: &mut RecoveryReport, number: SegmentNumber) {
     });
 }
 
-fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<Option<SealedSegment>, OpenError> {
+/// What stands where a segment's index belongs.
+enum FoundIndex {
+    Right(Box<SealedSegment>),
+    /// Whole, and of an earlier life of the segment.
+    OtherLife,
+    Broken,
+}
+
+fn open_index(disk: &dyn Disk, dir: &str, segment: &Arc<SegmentFile>) -> Result<FoundIndex, OpenError> {
     let index_file = disk.open(&index_path(dir, segment.number))?;
     let file_bytes = disk.file_bytes(&index_file)?;
     let mut page = vec![0; ALIGNMENT];
     let read = disk.read(&index_file, 0, &mut page)?;
     if read < ALIGNMENT {
-        return Ok(None);
+        return Ok(FoundIndex::Broken);
     }
     let resident_bytes = match IndexResident::resident_bytes(&page) {
         Ok(resident_bytes) => resident_bytes,
         Err(IndexError::Version(_) | IndexError::UnknownFlags(_)) => {
             return Err(OpenError::Newer { segment: segment.number, what: "index version" });
         }
-        Err(_) => return Ok(None),
+        Err(_) => return Ok(FoundIndex::Broken),
     };
     if resident_bytes > file_bytes {
-        return Ok(None);
+        return Ok(FoundIndex::Broken);
     }
     let Ok(resident) = IndexResident::open(disk.map(&index_file, resident_bytes)?, file_bytes) else {
-        return Ok(None);
+        return Ok(FoundIndex::Broken);
     };
     let identity = resident.identity();
-    if identity.segment_number != segment.number.0 || identity.epoch != segment.epoch {
-        return Ok(None);
+    if identity.segment_number != segment.number.0 {
+        return Ok(FoundIndex::Broken);
     }
-    Ok(Some(SealedSegment { segment: Arc::clone(segment), index_file, resident }))
+    if identity.epoch != segment.epoch {
+        return Ok(FoundIndex::OtherLife);
+    }
+    Ok(FoundIndex::Right(Box::new(SealedSegment { segment: Arc::clone(segment), index_file, resident })))
 }
 
 /// Cuts what lies beyond the end of the log: copied aside durably, then wiped durably, before anything is appended.
-/// Segments that hold nothing of the log go back to the pool. `keep`: how many of `found` hold something.
+/// Segments that hold nothing of the log go: into the pool if they were never written to. `keep`: how many of `found` hold something.
 fn cut_tail(
     disk: &dyn Disk,
     config: &ShardConfig,
@@ -961,7 +984,7 @@ fn cut_tail(
     cut: Option<(usize, u64, LogEnd)>,
     keep: usize,
     sequence: BlockSequence,
-    surveys: &BTreeMap<SegmentNumber, u64>,
+    surveys: &BTreeMap<SegmentNumber, Reach>,
 ) -> Result<Option<CutTail>, DiskError> {
     let mut tail: Option<CutTail> = None;
     let mut quarantined = Vec::new();
@@ -973,7 +996,8 @@ fn cut_tail(
     let mut wipes = Vec::new();
     for (place, segment) in found.iter().enumerate() {
         let Some(from) = from_of(place) else { continue };
-        let until = surveys.get(&segment.number).copied().unwrap_or(from);
+        let reach = surveys.get(&segment.number).copied().unwrap_or(Reach::to(from));
+        let until = reach.marked_until;
         if until > from {
             let mut bytes = Buffer::new((until - from) as usize);
             let bytes = &mut bytes[..(until - from) as usize];
@@ -989,7 +1013,9 @@ fn cut_tail(
                 why,
                 quarantined: Vec::new(),
             });
-            wipes.push((place, from, until));
+        }
+        if reach.dirty_until > from {
+            wipes.push((place, from, reach.dirty_until));
         }
     }
     if !quarantined.is_empty() {
@@ -1000,21 +1026,40 @@ fn cut_tail(
     {
         let file = &found[place].segment.file;
         for &(_, from, until) in wipes.iter().filter(|wipe| wipe.0 == place) {
-            disk.write(file, from, &vec![0; (until - from) as usize])?;
+            wipe(disk, file, from, until)?;
         }
         // Before anything is shown or appended: the wipe, and what was found, which may still sit in a volatile cache
         // if only the process died.
         disk.sync(file, Site::Recovery)?;
     }
     // Newest first, one by one: were an older one to go alone, the newer would be taken for the beginning of the log.
-    for segment in found[keep.min(found.len())..].iter().rev() {
-        disk.rename(&log_path(&config.home.dir, segment.number), &free_path(&config.home.dir, segment.number))?;
+    for (place, segment) in found.iter().enumerate().skip(keep).rev() {
+        let path = log_path(&config.home.dir, segment.number);
+        // The pool has no events in it: what a segment was once filled with may have been erased since.
+        let is_clean = surveys.contains_key(&segment.number) && !wipes.iter().any(|wipe| wipe.0 == place);
+        if is_clean && segment.rewritten.is_none() {
+            disk.rename(&path, &free_path(&config.home.dir, segment.number))?;
+        } else {
+            disk.remove(&path)?;
+        }
         disk.sync_dir(&config.home.dir, Site::RetireDir)?;
     }
     if let Some(tail) = &mut tail {
         tail.quarantined = quarantined;
     }
     Ok(tail)
+}
+
+/// Writes zeros from one offset to another.
+fn wipe(disk: &dyn Disk, file: &DiskFile, from: u64, until: u64) -> Result<(), DiskError> {
+    let zeros = vec![0; (until - from).min(WIPE_BYTES) as usize];
+    let mut at = from;
+    while at < until {
+        let step = (until - at).min(WIPE_BYTES);
+        disk.write(file, at, &zeros[..step as usize])?;
+        at += step;
+    }
+    Ok(())
 }
 
 fn quarantine(

@@ -1,7 +1,8 @@
-//! Segments come, fill and go: prepared ahead of need, rolled over, sealed in the background, retired into the pool.
+//! Segments come, fill and go: prepared ahead of need, rolled over, sealed in the background, removed when retired.
 //!
 //! ```text
-//! pool ─prepare─► next ─roll─► open ─roll─► frozen ─seal─► snapshot ─retire─► pool
+//! pool ─prepare─► next ─roll─► open ─roll─► frozen ─seal─► snapshot ─retire─► gone
+//!                                                          └─rewrite─┘
 //! ```
 //! One job at a time is with the helper thread. Must never: roll before the next segment's header is durable.
 
@@ -127,6 +128,7 @@ impl Shard {
         self.segment =
             Some(OpenSegment { file, write_offset: SEGMENT_BLOCKS_FROM, first_sequence: self.next_sequence });
         self.submit_checkpoint(out);
+        self.erasure.rolled(BlockSequence(self.next_sequence.0 - 1));
         true
     }
 
@@ -149,7 +151,8 @@ impl Shard {
             .or_else(|| self.seal_due(is_full))
             .or_else(|| self.retire_due())
             .or_else(|| self.merge_due(is_full))
-            .or_else(|| self.merge_keys_due(is_full));
+            .or_else(|| self.merge_keys_due(is_full))
+            .or_else(|| self.erase_due(now));
         if let Some(job) = job {
             self.job_in_flight = true;
             out.jobs.push(job);
@@ -157,6 +160,7 @@ impl Shard {
     }
 
     pub(super) fn take_job_done(&mut self, done: JobDone, now: Now) {
+        self.erasure.look_again();
         match done {
             JobDone::Prepared { number, result: Ok(file) } => {
                 assert!(file.number == number);
@@ -191,23 +195,32 @@ impl Shard {
                 }
                 self.job_failed(error, now);
             }
+            JobDone::Rewritten { number, result } => self.take_rewritten(number, result, now),
+            JobDone::NamesSynced { result } => self.take_names_synced(result, now),
             JobDone::Merged { result: Ok(run) } => {
                 self.entities.replace(run);
                 self.stats.runs_merged += 1;
             }
-            JobDone::Merged { result: Err(error) } => self.job_failed(error, now),
+            JobDone::Merged { result: Err(error) } => {
+                self.erasure.wait_for_room(error, now);
+                self.job_failed(error, now);
+            }
             JobDone::KeysMerged { result: Ok(run) } => {
                 self.key_runs.replace(run);
+                self.erasure.keys_merged();
                 self.stats.key_runs_merged += 1;
             }
-            JobDone::KeysMerged { result: Err(error) } => self.job_failed(error, now),
+            JobDone::KeysMerged { result: Err(error) } => {
+                self.erasure.wait_for_room(error, now);
+                self.job_failed(error, now);
+            }
             JobDone::Retired { result: Ok(()), .. } => self.stats.segments_retired += 1,
             JobDone::Retired { result: Err(error), .. } => self.job_failed(error, now),
         }
     }
 
     /// A full disk heals by itself and is asked again; anything else means that nobody knows what is on disk.
-    fn job_failed(&mut self, error: JobError, now: Now) {
+    pub(super) fn job_failed(&mut self, error: JobError, now: Now) {
         if error == JobError::Disk(DiskError::NoSpace) {
             self.full_until_us = Some(now.monotonic_us + FULL_RETRY_US);
         } else {
@@ -247,7 +260,7 @@ impl Shard {
 
     /// The last block that slow work may rely on. A file is synced from one place only, since a sync that failed there
     /// would succeed here: `interval` waits for its own syncs, `memory` leaves the one sync of a segment to the job.
-    fn sealable(&self) -> BlockSequence {
+    pub(super) fn sealable(&self) -> BlockSequence {
         match self.config.durability {
             Durability::Commit | Durability::Interval { .. } => self.durable,
             Durability::Memory => self.written,
@@ -295,7 +308,8 @@ impl Shard {
         }
         let runs = self.entities.merge_due()?;
         let seed = self.next_random();
-        Some(Job::Merge { home: self.config.home.clone(), runs, seed })
+        let erased = self.erasure.pending().to_vec();
+        Some(Job::Merge { home: self.config.home.clone(), runs, seed, erased })
     }
 
     fn merge_keys_due(&mut self, is_full: bool) -> Option<Job> {
@@ -307,7 +321,7 @@ impl Shard {
     }
 
     /// The next number of the shard's own sequence, from the seed it was opened with.
-    fn next_random(&mut self) -> u64 {
+    pub(super) fn next_random(&mut self) -> u64 {
         // SplitMix64 (Steele, Lea, Flood 2014).
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.seed;

@@ -45,13 +45,30 @@ impl<T> TenantMap<T> {
         }
     }
 
-    /// The tenant's number here, which stays; with this value if it is new.
+    /// Removes a tenant's entry. The last one gets its number.
+    pub fn remove(&mut self, tenant: Tenant) -> Option<T> {
+        let number = self.find(tenant)?;
+        let last = self.entries.len() as u32 - 1;
+        self.table.remove(u64::from(tenant.0), number);
+        if number != last {
+            let moved = u64::from(self.entries[last as usize].0.0);
+            self.table.remove(moved, last);
+            self.table.insert(moved, number);
+        }
+        Some(self.entries.swap_remove(number as usize).1)
+    }
+
+    /// The tenant's number here, which stays until an entry is removed; with this value if it is new.
     pub fn number_or_insert(&mut self, tenant: Tenant, value: T) -> usize {
         if let Some(number) = self.find(tenant) {
             return number as usize;
         }
         self.set(tenant, value);
         self.entries.len() - 1
+    }
+
+    pub fn number(&self, tenant: Tenant) -> Option<usize> {
+        self.find(tenant).map(|number| number as usize)
     }
 
     pub fn at(&self, number: usize) -> &T {
@@ -150,5 +167,23 @@ impl TenantState {
             stored_bytes: U64::new(self.stored_bytes),
             reserved: [0; 16],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_left_is_found_after_others_were_removed() {
+        let mut map = TenantMap::new();
+        (0..1_000).for_each(|number| map.set(Tenant(number), number));
+        for number in (0..1_000).filter(|number| number % 3 != 1).rev() {
+            assert_eq!(map.remove(Tenant(number)), Some(number));
+        }
+        assert_eq!((map.remove(Tenant(0)), map.len()), (None, 333));
+        assert!((0..1_000).all(|number| map.get(Tenant(number)).copied() == (number % 3 == 1).then_some(number)));
+        map.set(Tenant(0), 7);
+        assert_eq!((map.get(Tenant(0)), map.len()), (Some(&7), 334));
     }
 }

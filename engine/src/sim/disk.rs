@@ -119,6 +119,17 @@ impl SimDisk {
         self.lock().peek(path)
     }
 
+    /// Names in a folder as readers see them, outside the count and the faults.
+    pub fn peek_names(&self, dir: &str) -> Vec<String> {
+        self.lock().list(dir).unwrap_or_default()
+    }
+
+    /// The files of a folder as the medium has them, by path: what a power cut leaves if nothing else comes to it. For those
+    /// who judge a test.
+    pub fn durable_files(&self, dir: &str) -> Vec<(String, Vec<u8>)> {
+        self.lock().durable_files(dir)
+    }
+
     /// Every operation so far: blocking calls, submissions, completions.
     pub fn op_count(&self) -> u64 {
         self.lock().op_count()

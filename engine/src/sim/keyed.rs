@@ -25,7 +25,7 @@ pub(super) struct Received {
     pub latest: Micros,
 }
 
-/// The last batch that was stored under a key.
+/// A batch that was stored under a key.
 #[derive(Debug, Clone, Copy)]
 struct Original {
     body: u64,
@@ -33,6 +33,8 @@ struct Original {
     first_version: Version,
     received_at: Micros,
     event_count: usize,
+    /// Another batch was stored under the key later: this one had been forgotten, whether or not the other stays.
+    was_replaced: bool,
 }
 
 /// What is remembered of a key.
@@ -46,7 +48,8 @@ enum Memory {
 #[derive(Debug)]
 pub(super) struct KeyModel {
     bounds: KeyBounds,
-    originals: BTreeMap<(u32, u64), Original>,
+    /// By tenant and key, oldest first. A crash may take the last ones, and what it leaves may be remembered again.
+    originals: BTreeMap<(u32, u64), Vec<Original>>,
     /// First positions of each tenant's stored batches with a key.
     stored: BTreeMap<u32, Vec<Position>>,
     /// The highest the wall clock ever stood: what was over by then may be forgotten for good.
@@ -72,9 +75,16 @@ impl KeyModel {
         event_count: usize,
     ) -> Result<(), Violation> {
         self.check_unknown(tenant, key, Received { earliest: received_at, latest: received_at })?;
-        let original =
-            Original { body: key.body, first_position: first.0, first_version: first.1, received_at, event_count };
-        self.originals.insert((tenant.0, key.key), original);
+        let originals = self.originals.entry((tenant.0, key.key)).or_default();
+        originals.iter_mut().for_each(|older| older.was_replaced = true);
+        originals.push(Original {
+            body: key.body,
+            first_position: first.0,
+            first_version: first.1,
+            received_at,
+            event_count,
+            was_replaced: false,
+        });
         self.stored.entry(tenant.0).or_default().push(first.0);
         Ok(())
     }
@@ -82,7 +92,7 @@ impl KeyModel {
     /// A batch was judged by something that comes after the look for its key: the key must not be one that is remembered.
     pub fn check_unknown(&self, tenant: Tenant, key: Key, received: Received) -> Result<(), Violation> {
         if self.memory(tenant, key, received) == Memory::Must {
-            let original = self.originals.get(&(tenant.0, key.key));
+            let original = self.original(tenant, key);
             return Err(format!(
                 "tenant {}: a batch with key {} {FORGOTTEN}, or lost its answer: {original:?}",
                 tenant.0, key.key
@@ -100,7 +110,7 @@ impl KeyModel {
         batch: &EventBatch,
         appended: Appended,
     ) -> Result<(), Violation> {
-        let original = self.originals.get(&(tenant.0, key.key));
+        let original = self.original(tenant, key);
         let is_right = original.is_some_and(|original| {
             let version = if original.event_count == 1 { original.first_version.0 } else { UNKNOWN_VERSION };
             original.body == key.body
@@ -116,7 +126,7 @@ impl KeyModel {
     }
 
     pub fn check_mismatch(&self, tenant: Tenant, key: Key, received: Received) -> Result<(), Violation> {
-        let original = self.originals.get(&(tenant.0, key.key));
+        let original = self.original(tenant, key);
         let is_right = original.is_some_and(|original| original.body != key.body);
         if !is_right || self.memory(tenant, key, received) == Memory::MustNot {
             return Err(format!("tenant {}: {key:?} was refused because of {original:?}", tenant.0));
@@ -126,19 +136,27 @@ impl KeyModel {
 
     /// Whether a batch may have been answered without being stored.
     pub fn may_be_known(&self, tenant: Tenant, key: Key) -> bool {
-        self.originals.contains_key(&(tenant.0, key.key))
+        self.original(tenant, key).is_some()
     }
 
     /// A crash took the end of the log: what was stored behind `last` never was.
     pub fn cut(&mut self, tenant: Tenant, last: Position) {
-        self.originals.retain(|&(number, _), original| number != tenant.0 || original.first_position <= last);
+        for ((number, _), originals) in &mut self.originals {
+            if *number == tenant.0 {
+                originals.retain(|original| original.first_position <= last);
+            }
+        }
         if let Some(stored) = self.stored.get_mut(&tenant.0) {
             stored.retain(|&first| first <= last);
         }
     }
 
+    fn original(&self, tenant: Tenant, key: Key) -> Option<&Original> {
+        self.originals.get(&(tenant.0, key.key))?.last()
+    }
+
     fn memory(&self, tenant: Tenant, key: Key, received: Received) -> Memory {
-        let Some(original) = self.originals.get(&(tenant.0, key.key)) else { return Memory::MustNot };
+        let Some(original) = self.original(tenant, key) else { return Memory::MustNot };
         let over_at = Micros(original.received_at.0.saturating_add(self.bounds.kept_us));
         if over_at <= received.earliest {
             return Memory::MustNot;
@@ -146,7 +164,8 @@ impl KeyModel {
         let stored = &self.stored[&tenant.0];
         let newer = stored.len() - stored.partition_point(|&first| first <= original.first_position);
         let all: usize = self.stored.values().map(Vec::len).sum();
-        let may_be_gone = over_at <= self.wall_max.max(received.latest)
+        let may_be_gone = original.was_replaced
+            || over_at <= self.wall_max.max(received.latest)
             || self.bounds.per_tenant <= newer
             || self.bounds.per_shard <= all;
         if may_be_gone { Memory::May } else { Memory::Must }

@@ -214,6 +214,12 @@ impl Machine {
         Some(self.inodes[inode].cached.clone())
     }
 
+    /// Every file of a folder that would be there if nothing came to the medium any more, and what would be in it.
+    pub(super) fn durable_files(&self, dir: &str) -> Vec<(String, Vec<u8>)> {
+        let files = self.names.durable_files(dir).filter_map(|(path, inode)| Some((path, self.inodes.get(&inode)?)));
+        files.map(|(path, inode)| (path.to_owned(), inode.durable.clone())).collect()
+    }
+
     pub(super) fn rot(&mut self, path: &str, range: Range<u64>, change: impl Fn(&mut u8)) {
         let Some(&Node::File(inode)) = self.names.current.get(path) else { panic!("no file {path} to rot") };
         let inode = self.inodes.get_mut(&inode).expect("a name's inode exists");

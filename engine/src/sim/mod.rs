@@ -7,6 +7,7 @@ pub mod disk;
 pub mod engine;
 mod fault;
 mod forget;
+mod gone;
 mod inode;
 mod keyed;
 mod machine;

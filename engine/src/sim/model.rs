@@ -2,7 +2,7 @@
 //!
 //! Nothing acknowledged is lost or changed; nothing appears that was not appended in this life or durable in an earlier one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::event::EventBatch;
 use crate::format::record::{RECORD_HEADER_BYTES, Record};
@@ -65,6 +65,8 @@ pub struct Model {
     /// What the shard was told. Changed only while no answer is outstanding, so that it held for every answer.
     limits: BTreeMap<u32, Limits>,
     keys: KeyModel,
+    /// Whom the shard was told to erase: nothing is expected of them but that they are not found.
+    erased: BTreeSet<u32>,
 }
 
 impl Model {
@@ -77,6 +79,7 @@ impl Model {
             retired: BTreeMap::new(),
             limits: BTreeMap::new(),
             keys: KeyModel::new(bounds),
+            erased: BTreeSet::new(),
         }
     }
 
@@ -159,6 +162,15 @@ impl Model {
         Position(self.retired.get(&tenant.0).copied().unwrap_or(0))
     }
 
+    /// The tenant is to be erased. Its keys stay in the count of those that may push others out.
+    pub fn erase(&mut self, tenant: Tenant) {
+        self.erased.insert(tenant.0);
+        self.tenants.remove(&tenant.0);
+        self.retired.remove(&tenant.0);
+        self.limits.remove(&tenant.0);
+        self.order.retain(|&(number, _)| number != tenant);
+    }
+
     /// Checks one answer. Answers that change anything come in the order of the appends.
     pub fn answered(
         &mut self,
@@ -173,6 +185,12 @@ impl Model {
             return Ok(());
         }
         let waiting = self.unanswered.remove(place).expect("found above");
+        if self.erased.contains(&waiting.tenant.0) {
+            return Ok(());
+        }
+        if result == Err(AppendError::TenantErased) {
+            return Err(format!("tenant {} is not being erased and was refused for it", waiting.tenant.0));
+        }
         if let Some(key) = waiting.key {
             let received = self.received(&waiting);
             match result {
@@ -395,6 +413,9 @@ impl Model {
         let mut is_over = false;
         for waiting in std::mem::take(&mut self.unanswered) {
             let number = waiting.tenant.0;
+            if self.erased.contains(&number) {
+                continue;
+            }
             let at = taken.get(&number).copied().unwrap_or(0);
             let rows = found.get(&number).map_or(&[][..], Vec::as_slice);
             let start = rows.partition_point(|(position, _)| position.0 <= at);

@@ -52,6 +52,12 @@ impl Names {
         Ok(names)
     }
 
+    /// The files of a folder that the medium knows.
+    pub(super) fn durable_files(&self, dir: &str) -> impl Iterator<Item = (&str, u64)> {
+        let of_folder = self.durable.iter().filter(move |(path, _)| parent(path) == dir);
+        of_folder.filter_map(|(path, node)| Some((path.as_str(), node.inode()?)))
+    }
+
     pub(super) fn sync(&mut self, dir: &str) {
         let mut kept: Vec<bool> = self.unsynced.iter().map(|name| name.change.folder() == dir).collect();
         for later in (0..kept.len()).rev() {

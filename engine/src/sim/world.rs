@@ -2,13 +2,14 @@
 //!
 //! One thread, one seed. The same seed gives the same trace; a failure is reproduced by its seed alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::event::{EventBatch, EventInput, FingerprintKey, IdempotencyKey, Source};
 use crate::format::key_run::encode_key_run;
 use crate::format::record::EventKind;
 use crate::ids::{Micros, Position, ShardNumber, Tenant, Version};
 use crate::io::{BufferPool, Disk, DiskDone, Fill, Site};
+use crate::limits::ERASE_ROLL_EVERY_US;
 use crate::month::Month;
 use crate::query::{Order, QuerySpec, Search, SearchStep, Summary, TypeFilter};
 use crate::shard::jobs::{Job, ShardHome, publish};
@@ -17,6 +18,7 @@ use crate::shard::recover::{OpenError, RecoveryReport};
 use crate::shard::{Ack, AppendError, Durability, KeyBounds, Limits, Now, Output, ReadOnly, Shard, ShardConfig};
 use crate::sim::engine::make_folders;
 use crate::sim::forget::{forget_counters, forget_keys};
+use crate::sim::gone::{check_gone, mark};
 use crate::sim::keyed::Key;
 use crate::sim::model::{Model, ModelEvent, Promise, Stored, Violation};
 use crate::sim::{FaultRates, Rng, SimDisk};
@@ -34,6 +36,8 @@ pub struct WorldOptions {
     pub keyless_batches: bool,
     /// Key runs lose their keys between two lives: the checks must fail for some seed.
     pub empty_key_runs: bool,
+    /// A tenant is taken for erased as soon as that was asked for: the checks must fail for some seed.
+    pub erased_at_once: bool,
 }
 
 /// What one seed went through.
@@ -53,6 +57,8 @@ pub struct WorldReport {
     pub retired: u64,
     pub tails_cut: u64,
     pub latched: u64,
+    pub segments_rewritten: u64,
+    pub tenants_erased: u64,
     pub trace: u64,
 }
 
@@ -89,8 +95,14 @@ struct World {
     quarantined: BTreeMap<String, Vec<u8>>,
     /// The life before ended with nothing under way: its log must be found clean.
     ended_clean: bool,
-    /// Tenants up to this number have limits. The others keep the log going.
-    limited_tenants: u32,
+    /// Who sends.
+    tenants: Vec<Tenant>,
+    next_tenant: u32,
+    /// Who is to be erased, and who the shard said is.
+    erasing: BTreeSet<Tenant>,
+    erased: BTreeSet<Tenant>,
+    /// So many of the senders have limits. The others keep the log going.
+    limited_tenants: usize,
     /// Batches with a key that may be sent again.
     sent: Vec<Sent>,
     next_key: u64,
@@ -144,7 +156,7 @@ impl World {
             keys,
         };
         let promise = if durability == Durability::Commit { Promise::Durable } else { Promise::BestEffort };
-        let limited_tenants = rng.below(3) as u32;
+        let limited_tenants = rng.index(3);
         World {
             rng,
             disk,
@@ -152,6 +164,10 @@ impl World {
             model: Model::new(promise, keys),
             report: WorldReport::default(),
             now: Now { monotonic_us: 1_000, wall: FIRST_MOMENT, busy_permille: 500, commit_cost_us: 20 },
+            tenants: (1..=TENANTS).map(Tenant).collect(),
+            next_tenant: TENANTS + 1,
+            erasing: BTreeSet::new(),
+            erased: BTreeSet::new(),
             limited_tenants,
             sent: Vec::new(),
             next_key: 1,
@@ -173,6 +189,7 @@ impl World {
         for _ in 0..lives {
             let Some(mut shard) = self.open()? else { continue };
             self.report.lives += 1;
+            self.erase_again(&mut shard)?;
             self.check_recovered(&mut shard)?;
             self.set_limits(&mut shard);
             for _ in 0..self.rng.below(4) {
@@ -198,6 +215,7 @@ impl World {
         self.disk.crash_after(u64::MAX);
         for _ in 0..3 {
             if let Some(mut shard) = self.open()? {
+                self.erase_again(&mut shard)?;
                 return self.check_recovered(&mut shard);
             }
         }
@@ -284,20 +302,20 @@ impl World {
     /// Reads everything back and compares it with the model.
     fn check_recovered(&mut self, shard: &mut Shard) -> Result<(), Violation> {
         let mut found = BTreeMap::new();
-        for number in 1..=TENANTS {
-            let spec = QuerySpec::all(Tenant(number), usize::MAX);
-            let Some((rows, _)) = self.query(shard, spec)? else { return Ok(()) };
+        for tenant in self.tenants.clone() {
+            let Some((rows, _)) = self.query(shard, QuerySpec::all(tenant, usize::MAX))? else { return Ok(()) };
             if !rows.is_empty() {
-                found.insert(number, rows);
+                found.insert(tenant.0, rows);
             }
         }
+        self.check_not_found(shard)?;
         self.model.recovered(&found)?;
         self.check_usage(shard)
     }
 
     /// The counters are those of the events that are there.
     fn check_usage(&mut self, shard: &Shard) -> Result<(), Violation> {
-        for tenant in (1..=TENANTS).map(Tenant) {
+        for &tenant in &self.tenants {
             let (usage, right) = (shard.usage(tenant, self.now.wall), self.model.usage(tenant, self.now.wall));
             if usage != right {
                 return Err(format!("tenant {} {MISCOUNTED}: {usage:?} for {right:?}", tenant.0));
@@ -308,8 +326,8 @@ impl World {
 
     /// Gives some tenants new limits, a few batches from where they are, unless an answer may still tell of the old ones.
     fn set_limits(&mut self, shard: &mut Shard) {
-        for tenant in (1..=TENANTS).map(Tenant) {
-            if tenant.0 <= self.limited_tenants && self.model.is_answered() && self.rng.chance(1, 2) {
+        for (place, tenant) in self.tenants.clone().into_iter().enumerate() {
+            if place < self.limited_tenants && self.model.is_answered() && self.rng.chance(1, 2) {
                 let usage = self.model.usage(tenant, self.now.wall);
                 let limits = Limits {
                     events_per_month: self.rng.chance(1, 2).then(|| {
@@ -348,6 +366,8 @@ impl World {
                 56..60 => self.settle(shard)?,
                 60..69 => self.pass_time(6_000),
                 69 => self.near_the_end_of_a_month(),
+                70 => self.erase(shard)?,
+                71 => self.now.monotonic_us += ERASE_ROLL_EVERY_US,
                 _ => {}
             }
             self.pass_time(200);
@@ -357,6 +377,7 @@ impl World {
             if self.rng.chance(1, 3) {
                 self.run_job(shard)?;
             }
+            self.see_erased(shard)?;
         }
         if self.rng.chance(1, 3) {
             shard.close();
@@ -375,6 +396,8 @@ impl World {
         self.report.retired += stats.segments_retired;
         self.report.replays += stats.batches_replayed;
         self.report.key_runs_merged += stats.key_runs_merged;
+        self.report.segments_rewritten += stats.segments_rewritten;
+        self.report.tenants_erased += stats.tenants_erased;
         let snapshot = shard.snapshot();
         let sealed = snapshot.segments.iter();
         self.sealed_before = sealed.map(|sealed| index_path(&self.config.home.dir, sealed.segment.number)).collect();
@@ -395,7 +418,7 @@ impl World {
     }
 
     fn append(&mut self, shard: &mut Shard) -> Result<(), Violation> {
-        let tenant = Tenant(1 + self.rng.below(u64::from(TENANTS)) as u32);
+        let tenant = self.some_tenant();
         let events = self.some_events(tenant);
         let key = self.rng.chance(1, 3).then(|| {
             self.next_key += 1;
@@ -428,10 +451,10 @@ impl World {
         let event_count = if self.rng.chance(1, 2) { 1 } else { 1 + self.rng.below(12) };
         for _ in 0..event_count {
             let entity = if self.rng.chance(3, 4) {
-                format!("entity-{}", self.rng.below(5))
+                entity_name(tenant, self.rng.below(5))
             } else {
                 self.next_entity += 1;
-                format!("once-{}", self.next_entity)
+                format!("once-{}-{}", self.next_entity, mark(tenant))
             };
             let expected_version = self.rng.chance(1, 6).then(|| {
                 let right = self.model.version(tenant, &entity);
@@ -439,10 +462,11 @@ impl World {
             });
             self.next_payload += 1;
             let mut payload = self.next_payload.to_le_bytes().to_vec();
+            payload.extend_from_slice(mark(tenant).as_bytes());
             let payload_bytes = if self.rng.chance(1, 20) { 3_000 } else { self.rng.below(300) as usize };
-            payload.resize(8 + payload_bytes, (self.next_payload & 0xff) as u8);
+            payload.resize(payload.len() + payload_bytes, (self.next_payload & 0xff) as u8);
             events.push(ModelEvent {
-                event_type: TYPES[self.rng.index(TYPES.len())].to_owned(),
+                event_type: self.some_type(tenant),
                 entity,
                 timestamp: self.rng.chance(1, 3).then(|| self.some_moment()),
                 payload,
@@ -480,6 +504,9 @@ impl World {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if shard.append(ticket, batch).is_ok() {
+            if self.erasing.contains(&tenant) {
+                return Err(format!("tenant {} is being erased and was heard", tenant.0));
+            }
             self.report.appended += 1;
             self.ended_clean = false;
             self.model.appended_at(ticket, tenant, events, key, self.now.wall);
@@ -497,15 +524,62 @@ impl World {
         shard.retire_oldest();
     }
 
+    /// Tells the shard to erase a sender. Another one takes its place.
+    fn erase(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        let place = self.rng.index(self.tenants.len());
+        let tenant = std::mem::replace(&mut self.tenants[place], Tenant(self.next_tenant));
+        self.next_tenant += 1;
+        self.model.erase(tenant);
+        self.erasing.insert(tenant);
+        shard.erase(tenant);
+        if self.options.erased_at_once {
+            check_gone(&self.disk, &self.config.home.dir, [&tenant])?;
+        }
+        self.check_not_found(shard)
+    }
+
+    /// As whoever owns the intention: after every open, until it is done. What is done needs nobody to remember it.
+    fn erase_again(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        self.erasing.iter().for_each(|&tenant| shard.erase(tenant));
+        check_gone(&self.disk, &self.config.home.dir, &self.erased)
+    }
+
+    /// Whoever the shard says is erased has left nothing.
+    fn see_erased(&mut self, shard: &Shard) -> Result<(), Violation> {
+        if self.disk.is_down() {
+            return Ok(());
+        }
+        let is_erased = |tenant: &Tenant| shard.is_erased(*tenant);
+        let erased: Vec<Tenant> = self.erasing.extract_if(.., is_erased).collect();
+        check_gone(&self.disk, &self.config.home.dir, &erased)?;
+        for tenant in erased {
+            self.sent.retain(|sent| sent.tenant != tenant);
+            self.erased.insert(tenant);
+        }
+        Ok(())
+    }
+
+    /// Nobody finds, or counts, what is erased or being erased.
+    fn check_not_found(&mut self, shard: &mut Shard) -> Result<(), Violation> {
+        for tenant in self.erasing.iter().chain(&self.erased).copied().collect::<Vec<Tenant>>() {
+            let Some((rows, summary)) = self.query(shard, QuerySpec::all(tenant, 1))? else { return Ok(()) };
+            let usage = shard.usage(tenant, self.now.wall);
+            if !rows.is_empty() || summary.total != Some(0) || usage.stored_events != 0 {
+                return Err(format!("tenant {} is erased and was found: {summary:?}, {usage:?}", tenant.0));
+            }
+        }
+        Ok(())
+    }
+
     fn query_and_compare(&mut self, shard: &mut Shard) -> Result<(), Violation> {
-        let tenant = Tenant(1 + self.rng.below(u64::from(TENANTS)) as u32);
+        let tenant = self.some_tenant();
         let stored = self.model.stored(tenant).len() as u64;
         let mut spec = QuerySpec::all(tenant, [0, 1, 3, 10, usize::MAX][self.rng.index(5)]);
         if self.rng.chance(1, 2) {
             spec.order = Order::Descending;
         }
         match self.rng.below(4) {
-            0 => spec.event_type = Some(TypeFilter::Exact(TYPES[self.rng.index(TYPES.len())].to_owned())),
+            0 => spec.event_type = Some(TypeFilter::Exact(self.some_type(tenant))),
             1 => {
                 spec.event_type =
                     Some(TypeFilter::Prefix(["order.", "user.", "o", "z", ""][self.rng.index(5)].to_owned()))
@@ -516,7 +590,7 @@ impl World {
             spec.exclude_type_prefixes = vec!["order.p".to_owned(), "x".to_owned()];
         }
         if self.rng.chance(1, 3) {
-            spec.entity = Some(format!("entity-{}", self.rng.below(6)));
+            spec.entity = Some(entity_name(tenant, self.rng.below(6)));
         }
         if self.rng.chance(1, 4) {
             spec.since = Some(self.some_moment());
@@ -624,7 +698,7 @@ impl World {
         self.model.saw(self.now.wall);
         shard.turn(self.now, &mut out);
         let bounds = self.config.keys;
-        if bounds.per_shard.min(bounds.per_tenant * TENANTS as usize) < shard.key_count() {
+        if bounds.per_shard.min(bounds.per_tenant * (self.next_tenant as usize - 1)) < shard.key_count() {
             return Err(format!("{} keys are remembered, {bounds:?}", shard.key_count()));
         }
         self.carry_out(shard, out)
@@ -695,11 +769,26 @@ impl World {
         self.now.wall = Micros(ends_at.0 - 1 - self.rng.below(3_000) as i64);
     }
 
+    fn some_tenant(&mut self) -> Tenant {
+        self.tenants[self.rng.index(self.tenants.len())]
+    }
+
+    /// One of all tenants' types, or the tenant's own.
+    fn some_type(&mut self, tenant: Tenant) -> String {
+        let place = self.rng.index(TYPES.len() + 1);
+        TYPES.get(place).map_or_else(|| format!("own.{}", mark(tenant)), |&name| name.to_owned())
+    }
+
     /// Some moment of the first two seconds, or of the two around the wall clock.
     fn some_moment(&mut self) -> Micros {
         let begins_at = if self.rng.chance(1, 2) { 0 } else { self.now.wall.0 - 1_000_000 };
         Micros(begins_at + self.rng.below(2_000_000) as i64)
     }
+}
+
+/// One of a tenant's few entities with many events.
+fn entity_name(tenant: Tenant, number: u64) -> String {
+    format!("entity-{number}-{}", mark(tenant))
 }
 
 const TENANTS: u32 = 4;
@@ -721,6 +810,7 @@ fn tag(op: crate::io::DiskOp) -> crate::io::DiskOp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::gone::LEFT;
     use crate::sim::keyed::FORGOTTEN;
 
     #[test]
@@ -787,6 +877,22 @@ mod tests {
         assert!(50 < total(|report| report.replays));
         assert!(10 < total(|report| report.mismatches));
         assert!(5 < total(|report| report.key_runs_merged));
+    }
+
+    #[test]
+    fn tenants_that_are_taken_for_erased_too_early_are_noticed() {
+        let options = WorldOptions { erased_at_once: true, ..WorldOptions::default() };
+        let noticed: Vec<Violation> = (0..20).filter_map(|seed| run(seed, options).err()).collect();
+        assert!(10 < noticed.len(), "{}", noticed.len());
+        assert!(noticed.iter().all(|violation| violation.contains(LEFT)), "{noticed:?}");
+    }
+
+    #[test]
+    fn worlds_have_tenants_that_are_erased() {
+        let reports: Vec<WorldReport> = (0..20).filter_map(|seed| run(seed, WorldOptions::default()).ok()).collect();
+        let total = |count: fn(&WorldReport) -> u64| reports.iter().map(count).sum::<u64>();
+        assert!(20 < total(|report| report.tenants_erased));
+        assert!(20 < total(|report| report.segments_rewritten));
     }
 
     #[test]

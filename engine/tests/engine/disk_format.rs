@@ -9,7 +9,7 @@ use ringlog_engine::format::index::{GROUP_BYTES, GROUP_EVENTS, IndexFence, Index
 use ringlog_engine::format::key_run::{KeyEntry, KeyRunHeader};
 use ringlog_engine::format::record::RecordHeader;
 use ringlog_engine::format::run::{RunEntry, RunHeader};
-use ringlog_engine::format::segment::SegmentHeader;
+use ringlog_engine::format::segment::{RewrittenHeader, SegmentHeader};
 use ringlog_engine::format::superblock::Superblock;
 
 /// One row of a byte table.
@@ -71,6 +71,7 @@ fn code() -> Vec<(&'static str, Vec<Field>)> {
             instance,
             reserved_instance,
         }),
+        layout!(RewrittenHeader { crc, last_block_crc, blocks_to, last_sequence, next_ordinal, reserved }),
         layout!(BlockHeader {
             magic,
             header_crc,

@@ -4,6 +4,7 @@
 //! tests/data/v1/directory/   a whole data directory     tests/data/v1/events.txt   the events in it
 //! tests/data/v1/encoders/    one file for each encoder
 //! tests/data/v1/uncounted/   the directory's shard as it was before checkpoints counted what tenants had stored
+//! tests/data/v1/rewritten/   the directory's shard after a tenant was erased
 //! ```
 //! They are written by `RINGLOG_BLESS=1 cargo test -p ringlog-engine --test engine golden`. Once a version is released
 //! its files never change: a new version gets a folder of its own.
@@ -24,7 +25,7 @@ use ringlog_engine::format::index::{
 use ringlog_engine::format::key_run::{KeyEntry, KeyRunView, encode_key_run};
 use ringlog_engine::format::record::{EventKind, Record, encode_record};
 use ringlog_engine::format::run::{RunEntry, RunView, encode_run, run_filter_key, run_key};
-use ringlog_engine::format::segment::SegmentHeader;
+use ringlog_engine::format::segment::{RewrittenHeader, SegmentHeader};
 use ringlog_engine::format::superblock::Superblock;
 use ringlog_engine::ids::{Micros, Position, SegmentNumber, Tenant, Version};
 use ringlog_engine::io::Map;
@@ -156,13 +157,62 @@ fn todays_shard_writes_the_golden_directory() {
 
 /// A golden shard on a disk, to be opened.
 fn golden_rig(path: &str) -> Rig {
+    golden_rig_of(&golden_shard(path))
+}
+
+fn golden_rig_of(image: &Image) -> Rig {
     let parsed = Superblock::parse(&read(&format!("directory/{SUPERBLOCK}"))).unwrap();
     assert_eq!(parsed, superblock());
-    let mut rig = Rig::with_disk(golden_shard(path).load(1));
+    let mut rig = Rig::with_disk(image.load(1));
     rig.config.home.segment_bytes = parsed.segment_bytes.get();
     rig.config.home.instance = parsed.instance;
     rig.config.fingerprint = FingerprintKey(parsed.fingerprint_seed.get());
     rig
+}
+
+/// The golden directory's shard, from which tenant 7 was erased.
+fn write_rewritten() -> Rig {
+    let mut rig = write_directory();
+    rig.open().unwrap();
+    rig.acknowledged.remove(&Tenant(7));
+    rig.shard().erase(Tenant(7));
+    rig.settle();
+    assert!(rig.shard().is_erased(Tenant(7)));
+    rig.close();
+    rig
+}
+
+#[test]
+fn todays_shard_rewrites_segments_as_ever() {
+    let rig = write_rewritten();
+    let image = Image::of(&rig);
+    for (path, bytes) in &image.0 {
+        let name = path.rsplit('/').next().unwrap();
+        check_file(&format!("rewritten/{name}"), bytes);
+    }
+    assert_eq!(golden_shard("rewritten").0.keys().collect::<Vec<_>>(), image.0.keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_golden_shard_with_rewritten_segments_opens_and_holds_the_other_tenants_events() {
+    if is_blessing() {
+        return;
+    }
+    // With its indexes, and from its blocks alone.
+    for is_indexed in [true, false] {
+        let mut image = golden_shard("rewritten");
+        if !is_indexed {
+            image.0.retain(|path, _| !path.ends_with(".idx"));
+        }
+        let mut rig = golden_rig_of(&image);
+        let report = rig.open().unwrap();
+        assert_eq!((report.segments_sealed, report.damage.len(), report.tail), (2, 0, None));
+        let found = [1, 7, u32::MAX].map(|tenant| (Tenant(tenant), rig.all(Tenant(tenant)).unwrap()));
+        let all = String::from_utf8(read("events.txt")).unwrap();
+        let others: Vec<&str> = all.lines().filter(|line| !line.starts_with("7 ")).collect();
+        assert_eq!(events_text(&BTreeMap::from(found)).lines().collect::<Vec<_>>(), others);
+        assert_eq!(rig.shard().tenant_count(), 2);
+    }
 }
 
 /// Events and bytes of the month, events and bytes ever.
@@ -318,6 +368,16 @@ fn a_segment_header_is_encoded_as_ever() {
     check_file("encoders/segment_header.bin", &header.to_page());
     let golden = read("encoders/segment_header.bin");
     assert_eq!(SegmentHeader::parse(&golden, 1, SegmentNumber(7), 65536, INSTANCE), Ok(header));
+}
+
+#[test]
+fn a_rewritten_segments_header_is_encoded_as_ever() {
+    let rewritten = RewrittenHeader::new(12288, 41, 1003, 0xC4C4_C4C4);
+    let header = SegmentHeader::new(1, SegmentNumber(7), 99, 65536, 5, INSTANCE);
+    check_file("encoders/rewritten_header.bin", &header.to_rewritten_page(rewritten));
+    let golden = read("encoders/rewritten_header.bin");
+    assert!(SegmentHeader::parse(&golden, 1, SegmentNumber(7), 12288, INSTANCE).unwrap().is_rewritten());
+    assert_eq!(RewrittenHeader::parse(&golden), Ok(rewritten));
 }
 
 const IDENTITY: IndexIdentity = IndexIdentity {

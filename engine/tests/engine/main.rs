@@ -10,6 +10,8 @@ mod damage;
 #[cfg(test)]
 mod disk_format;
 #[cfg(test)]
+mod erase;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod idempotency;

@@ -1,5 +1,6 @@
 //! The engine on a real file system, in every way that it can ask the kernel.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ringlog_engine::data_dir::OpenDirError;
@@ -93,6 +94,47 @@ fn what_was_appended_is_found_after_reopening_whatever_the_mode() {
                 engine.close();
             }
         }
+    }
+}
+
+/// Bytes that the file system has allocated for the files of the first shard.
+#[expect(clippy::disallowed_methods, reason = "what is on disk is asked of the file system itself")]
+fn allocated_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir.join("shard-0000")).unwrap();
+    entries.map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum()
+}
+
+#[test]
+fn an_erased_tenants_room_on_disk_comes_back() {
+    for io in modes() {
+        let dir = TempDir::new().unwrap();
+        let mut engine = open(dir.path(), &options(io));
+        let mut count = 0;
+        while engine.stats(ShardNumber(0)).segments_sealed < 5 {
+            for tenant in [1, 2, 2, 2] {
+                let from = if tenant == 1 { count } else { 0 };
+                engine.append(batch(&engine, tenant, from, 250)).unwrap();
+            }
+            count += 250;
+        }
+        engine.settle();
+        let before = allocated_bytes(dir.path());
+        engine.erase(Tenant(2));
+        while !engine.is_erased(Tenant(2)) {
+            engine.settle();
+        }
+        let after = allocated_bytes(dir.path());
+        // Five segments of 1 MiB of which a quarter stays, the one that was open, and two that are ready.
+        assert!(after + (3 << 20) < before, "{io:?}: {after} of {before}");
+        check_counted(&mut engine, 1, count);
+        let refused = engine.append(batch(&engine, 2, 0, 1));
+        assert!(matches!(refused, Err((_, AppendError::TenantErased))), "{io:?}");
+        engine.close();
+        let mut engine = open(dir.path(), &options(io));
+        check_counted(&mut engine, 1, count);
+        check_counted(&mut engine, 2, 0);
+        engine.append(batch(&engine, 1, count, 10)).unwrap();
+        engine.close();
     }
 }
 

@@ -9,7 +9,7 @@ use ringlog_engine::ids::Version;
 use ringlog_engine::limits::BATCH_EVENTS_MAX;
 use ringlog_engine::shard::{AppendError, Appended, ReadOnly};
 
-use crate::handle::usage;
+use crate::handle::{routes, usage};
 use crate::limits::EVENT_BYTES_MAX;
 use crate::wire::answer::{Stored, put_stored, put_stored_batch};
 use crate::wire::envelope::{EnvelopeError, Fault, FaultClass, Scratch, parse_batch, parse_event, parse_lines};
@@ -113,6 +113,8 @@ pub fn not_appended(error: AppendError, shape: Shape, batch: &EventBatch) -> Pro
             ErrorCode::IdempotencyKeyReused,
             "the idempotency key is that of an earlier request with another body",
         ),
+        // Its keys are as good as gone.
+        AppendError::TenantErased => routes::not_good(),
         AppendError::Overloaded => Problem::overloaded("too many events wait to be stored"),
     }
 }

@@ -54,6 +54,10 @@ impl KeyRuns {
         self.push(merged);
     }
 
+    pub fn all(&self) -> &[KeyRun] {
+        &self.runs
+    }
+
     /// All runs, if merging them is due while `kept` keys are remembered.
     pub fn merge_due(&self, kept: usize, bounds: &KeyBounds) -> Option<Vec<KeyRun>> {
         let entry_count: usize = self.runs.iter().map(|run| run.entry_count).sum();
@@ -76,9 +80,11 @@ impl FoundKeyRuns {
         self.views.iter().any(|view| KeyRun::of(view).covers(segment))
     }
 
-    /// Forgets the runs of segments that will be sealed again.
-    pub fn forget(&mut self, is_unsealed: impl Fn(u64) -> bool) {
-        self.views.retain(|view| view.segments().0 != view.segments().1 || !is_unsealed(view.segments().0));
+    /// Forgets the runs of segments that will be sealed again, and tells which those are.
+    pub fn forget(&mut self, is_unsealed: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+        let is_of_one = |view: &KeyRunView| view.segments().0 == view.segments().1;
+        let forgotten = self.views.extract_if(.., |view| is_of_one(view) && is_unsealed(view.segments().0));
+        forgotten.map(|view| view.segments()).collect()
     }
 
     pub fn list(&self) -> KeyRuns {

@@ -169,6 +169,20 @@ impl KeyWindow {
         }
     }
 
+    /// Whether a key of the tenant was ever remembered.
+    pub fn has_known(&self, tenant: Tenant) -> bool {
+        self.queues.get(tenant).is_some()
+    }
+
+    /// Forgets a tenant's oldest keys, at most so many. Whether none is left.
+    pub fn forget_some(&mut self, tenant: Tenant, at_most: usize) -> bool {
+        let Some(number) = self.queues.number(tenant) else { return true };
+        for _ in 0..at_most.min(self.queues.at(number).count) {
+            self.forget_oldest(number);
+        }
+        self.queues.at(number).count == 0
+    }
+
     /// Each tenant whose keys are remembered, with the first position of its oldest one: whatever is before it is forgotten.
     pub fn floors(&self) -> Vec<(Tenant, Position)> {
         let kept = self.queues.iter().filter(|(_, queue)| queue.count > 0);
@@ -347,6 +361,22 @@ mod tests {
         assert_eq!((found(&window, 1, 8, 900), found(&window, 1, 7, 900)), (None, Some(3)));
         window.insert(entry(1, 1_000, 103, 500));
         assert_eq!(found(&window, 1, 7, 900), None);
+    }
+
+    #[test]
+    fn a_tenants_keys_are_forgotten_a_few_at_a_time() {
+        let mut window = KeyWindow::new(BOUNDS, 1);
+        for position in 1..=100 {
+            window.insert(entry(1, position, position, 0));
+            window.insert(entry(2, position, position, 0));
+        }
+        assert!(!window.forget_some(Tenant(1), 40));
+        assert_eq!((window.len(), found(&window, 1, 40, 0), found(&window, 1, 41, 0)), (160, None, Some(41)));
+        assert!(window.forget_some(Tenant(1), 60));
+        assert!(window.forget_some(Tenant(3), 1));
+        assert_eq!(window.floors(), [(Tenant(2), Position(1))]);
+        assert!((1..=100).all(|key| found(&window, 1, key, 0).is_none() && found(&window, 2, key, 0) == Some(key)));
+        assert_eq!((window.has_known(Tenant(1)), window.has_known(Tenant(3))), (true, false));
     }
 
     /// Against a plain list: what the bounds promise is kept, whatever the order of tenants, keys and times.

@@ -174,6 +174,7 @@ pub fn failed(error: AppendError) -> Failed {
         AppendError::ReadOnly(ReadOnly::Closing) => Failed::Refused(Refusal::ShuttingDown),
         AppendError::QuotaExceeded { .. } => Failed::Refused(Refusal::Quota),
         AppendError::TenantLimit => Failed::Refused(Refusal::TooManyTenants),
+        AppendError::TenantErased => Failed::Refused(Refusal::Revoked),
         AppendError::TooLarge => Failed::Refused(Refusal::TooLarge),
         AppendError::OutcomeUnknown => Failed::Refused(Refusal::OutcomeUnknown),
         // The content is a part of its key: this is a frame that another version of the server read otherwise.
