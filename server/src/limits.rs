@@ -337,6 +337,14 @@ pub const NOTES_WINDOW_US: u64 = 60 * SECOND_US;
 /// a few; a guesser makes many.
 pub const AUTHENTICATION_BURST: u64 = 10;
 
+/// How often a core looks whether a deleted tenant's events are gone, and at how many tenants at once: two questions to a
+/// shard each. It is when a deletion is over at the soonest; a core that has nothing else to do wakes up for it.
+pub const ERASURES_LOOK_EVERY_US: u64 = SECOND_US / 10;
+pub const ERASURES_LOOKED_AT_MAX: usize = 256;
+
+/// That a deleted tenant is gone is told again after it: the catalog's disk may have been full.
+pub const ERASED_TOLD_EVERY_US: u64 = 60 * SECOND_US;
+
 // ----- time -----
 
 pub const SECOND_US: u64 = 1_000_000;

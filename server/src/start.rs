@@ -236,10 +236,16 @@ impl Catalog {
         // Before `set_up`, so that nothing is made by a start that fails; the first workspace is what it makes.
         if let Some(workspace) = config.syslog_workspace
             && control.state().tenant(workspace).is_none()
-            && workspace != Tenant(1)
         {
-            let text = format!("--syslog-workspace: there is no workspace {}", workspace.0);
-            return Err(ServeError::new(Exit::BadConfiguration, text));
+            if control.state().has_had_tenant(workspace) {
+                let number = workspace.0;
+                tracing::warn!(
+                    "--syslog-workspace: workspace {number} is deleted: messages without a key are not stored"
+                );
+            } else if workspace != Tenant(1) {
+                let text = format!("--syslog-workspace: there is no workspace {}", workspace.0);
+                return Err(ServeError::new(Exit::BadConfiguration, text));
+            }
         }
         let from_file = bootstrap_key_of_file(config)?;
         let set_up = SetUp {

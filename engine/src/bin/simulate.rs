@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, refused by quota {}, replays {}, mismatches {}, key runs merged {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, segments rewritten {}, tenants erased {}, {:.1} s",
+        "seeds {} from {first}, lives {}, crashes {} ({} in recovery), restarts {}, batches {}, refused by quota {}, replays {}, mismatches {}, key runs merged {}, queries {}, rolls {}, retired {}, tails cut {}, latched {}, segments rewritten {}, tenants erased {}, refused by a full disk {}, {:.1} s",
         arguments.seeds,
         total.lives,
         total.crashes,
@@ -87,6 +87,7 @@ fn main() -> ExitCode {
         total.latched,
         total.segments_rewritten,
         total.tenants_erased,
+        total.storage_full,
         (monotonic_us() - started_us) as f64 / 1e6,
     );
     if arguments.lying_disk {
@@ -131,4 +132,5 @@ fn add(total: &mut WorldReport, report: &WorldReport) {
     total.latched += report.latched;
     total.segments_rewritten += report.segments_rewritten;
     total.tenants_erased += report.tenants_erased;
+    total.storage_full += report.storage_full;
 }

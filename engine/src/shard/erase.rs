@@ -15,7 +15,6 @@ use crate::index::active::ActiveIndex;
 use crate::index::sealed::{SealedSegment, Snapshot};
 use crate::io::DiskError;
 use crate::limits::{ERASE_KEYS_PER_TURN, ERASE_LOOKS_PER_TURN, ERASE_RETRY_US, ERASE_ROLL_EVERY_US};
-use crate::shard::commit::Durability;
 use crate::shard::jobs::{Job, JobError};
 use crate::shard::rewrite::Rewrite;
 use crate::shard::{Now, Output, Shard};
@@ -292,10 +291,7 @@ impl Shard {
             return None;
         }
         self.erasure.confirming = confirming;
-        // An older checkpoint names them.
-        let open = self.segment.as_ref().filter(|_| self.config.durability == Durability::Memory);
-        let sync_first = open.map(|open| open.file.file.clone());
-        Some(Job::SyncNames { home: self.config.home.clone(), sync_first })
+        Some(Job::SyncNames { home: self.config.home.clone(), sync_first: self.files_to_sync() })
     }
 
     pub(super) fn take_names_synced(&mut self, result: Result<(), JobError>, now: Now) {

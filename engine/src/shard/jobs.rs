@@ -48,13 +48,13 @@ pub enum Job {
     Merge { home: ShardHome, runs: Vec<Arc<RunView>>, seed: u64, erased: Vec<Tenant> },
     /// Replace key runs, oldest first, by one of the keys that are not before their tenant's floor.
     MergeKeys { home: ShardHome, runs: Vec<KeyRun>, floors: Vec<KeyFloor> },
-    /// Remove a segment that nobody reads any more. `sync_first`: the open segment, if its blocks are
-    /// not written durably, since its checkpoint replaces what goes.
-    Retire { home: ShardHome, number: SegmentNumber, sync_first: Option<DiskFile> },
+    /// Remove a segment that nobody reads any more. `sync_first`: the segments that are not sealed, oldest first, if their
+    /// blocks are not written durably, since the open one's checkpoint replaces what goes.
+    Retire { home: ShardHome, number: SegmentNumber, sync_first: Vec<DiskFile> },
     /// Replace a sealed segment by a copy without the events of tenants that are being erased.
     Rewrite { home: ShardHome, rewrite: Rewrite },
     /// Make the removal of names durable: the last step of erasing tenants. `sync_first`: as of `Retire`.
-    SyncNames { home: ShardHome, sync_first: Option<DiskFile> },
+    SyncNames { home: ShardHome, sync_first: Vec<DiskFile> },
 }
 
 /// The end of a job.
@@ -230,14 +230,9 @@ fn merge(
 }
 
 /// The file is not used again: it holds events of tenants that may be erased later, and the pool must not.
-fn retire(
-    disk: &dyn Disk,
-    home: &ShardHome,
-    number: SegmentNumber,
-    sync_first: Option<DiskFile>,
-) -> Result<(), JobError> {
-    if let Some(open) = sync_first {
-        disk.sync(&open, Site::Interval)?;
+fn retire(disk: &dyn Disk, home: &ShardHome, number: SegmentNumber, sync_first: Vec<DiskFile>) -> Result<(), JobError> {
+    for file in sync_first {
+        disk.sync(&file, Site::Interval)?;
     }
     disk.remove(&log_path(&home.dir, number))?;
     match disk.remove(&index_path(&home.dir, number)) {
@@ -248,9 +243,9 @@ fn retire(
     Ok(())
 }
 
-fn sync_names(disk: &dyn Disk, home: &ShardHome, sync_first: Option<DiskFile>) -> Result<(), JobError> {
-    if let Some(open) = sync_first {
-        disk.sync(&open, Site::Interval)?;
+fn sync_names(disk: &dyn Disk, home: &ShardHome, sync_first: Vec<DiskFile>) -> Result<(), JobError> {
+    for file in sync_first {
+        disk.sync(&file, Site::Interval)?;
     }
     disk.sync_dir(&home.dir, Site::EraseDir)?;
     Ok(())

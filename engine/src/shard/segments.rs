@@ -13,7 +13,7 @@ use crate::format::segment::SEGMENT_BLOCKS_FROM;
 use crate::ids::{BlockSequence, SegmentNumber};
 use crate::index::active::ActiveIndex;
 use crate::index::sealed::{SegmentFile, Snapshot};
-use crate::io::{DiskError, Fill};
+use crate::io::{DiskError, DiskFile, Fill};
 use crate::limits::SEALING_SEGMENTS_MAX;
 use crate::shard::commit::Durability;
 use crate::shard::jobs::{Job, JobDone, JobError, Sealed};
@@ -290,8 +290,7 @@ impl Shard {
     fn retire_due(&mut self) -> Option<Job> {
         // The open segment's checkpoint carries the state that the retired one leaves behind: it goes first.
         let safe = self.sealable();
-        let open = self.segment.as_ref().filter(|open| open.first_sequence <= safe)?;
-        let sync_first = (self.config.durability == Durability::Memory).then(|| open.file.file.clone());
+        self.segment.as_ref().filter(|open| open.first_sequence <= safe)?;
         // Ours is the last reference: no snapshot, query or place names the segment any more.
         let is_free = |sealed: &Arc<crate::index::sealed::SealedSegment>| {
             Arc::strong_count(sealed) == 1 && Arc::strong_count(&sealed.segment) == 1
@@ -299,7 +298,18 @@ impl Shard {
         // Oldest first: the segments of a log have no holes.
         self.retiring.first().filter(|sealed| is_free(sealed))?;
         let sealed = self.retiring.remove(0);
+        let sync_first = self.files_to_sync();
         Some(Job::Retire { home: self.config.home.clone(), number: sealed.segment.number, sync_first })
+    }
+
+    /// What a job has to sync before it relies on the open segment's checkpoint: under `memory` durability nobody else does,
+    /// and a checkpoint is worth nothing when blocks before it are lost.
+    pub(super) fn files_to_sync(&self) -> Vec<DiskFile> {
+        if self.config.durability != Durability::Memory {
+            return Vec::new();
+        }
+        let frozen = self.frozen.iter().map(|frozen| &frozen.segment);
+        frozen.chain(self.segment.as_ref().map(|open| &open.file)).map(|segment| segment.file.clone()).collect()
     }
 
     fn merge_due(&mut self, is_full: bool) -> Option<Job> {

@@ -81,6 +81,11 @@ impl SimDisk {
         self.lock().capacity_bytes = bytes;
     }
 
+    /// What files take of the disk.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().used_bytes()
+    }
+
     /// From here on every sync, directory sync and durable write succeeds and guarantees nothing.
     pub fn lie_about_sync(&self, lie: bool) {
         self.lock().faults.is_lying = lie;

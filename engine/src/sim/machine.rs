@@ -332,11 +332,15 @@ impl Machine {
     }
 
     pub(super) fn free_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.used_bytes())
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
         let files = self.names.current.values().filter_map(|node| match node {
             Node::File(inode) => Some(self.inodes[inode].cached.len() as u64),
             Node::Folder => None,
         });
-        self.capacity_bytes.saturating_sub(files.sum())
+        files.sum()
     }
 
     fn begin(&mut self, call: Call, arguments: &[u64]) -> DiskResult<Moment> {

@@ -59,6 +59,7 @@ pub struct WorldReport {
     pub latched: u64,
     pub segments_rewritten: u64,
     pub tenants_erased: u64,
+    pub storage_full: u64,
     pub trace: u64,
 }
 
@@ -205,11 +206,16 @@ impl World {
                     read_per_million: 0,
                 });
             }
+            if self.rng.chance(1, 6) {
+                let room = self.rng.below(4 * self.config.home.segment_bytes);
+                self.disk.set_capacity(self.disk.used_bytes() + room);
+            }
             if self.rng.chance(1, 3) {
                 self.disk.crash_after(self.rng.below(400));
             }
             let outcome = self.act(&mut shard);
             self.disk.set_fault_rates(NO_FAULTS);
+            self.disk.set_capacity(u64::MAX);
             outcome?;
             self.end(shard);
         }
@@ -239,7 +245,10 @@ impl World {
             match self.try_open() {
                 Ok((shard, report)) if !self.disk.is_down() => {
                     self.check_report(&shard, &report)?;
-                    return Ok(Some(shard));
+                    // What recovery has cut must not come back, whatever comes next.
+                    if report.tail.is_none() || self.rng.chance(3, 4) {
+                        return Ok(Some(shard));
+                    }
                 }
                 Ok(_) => {}
                 Err(OpenError::Disk(_)) if self.disk.is_down() => {}
@@ -736,6 +745,7 @@ impl World {
             return Ok(());
         }
         self.report.mismatches += u64::from(matches!(ack.result, Err(AppendError::IdempotencyMismatch)));
+        self.report.storage_full += u64::from(ack.result == Err(AppendError::StorageFull));
         self.report.quota_refusals += u64::from(matches!(ack.result, Err(AppendError::QuotaExceeded { .. })));
         let outcome = ack.result.map_or(u64::MAX, |appended| appended.first_position.0);
         self.answers = crate::sim::rng::mix(self.answers ^ ack.ticket ^ outcome.rotate_left(32));
@@ -755,6 +765,10 @@ impl World {
 
     fn run_job(&mut self, shard: &mut Shard) -> Result<(), Violation> {
         let Some(job) = self.jobs.pop_front() else { return Ok(()) };
+        // Its steps are few among all others, and each of them matters.
+        if matches!(job, Job::Rewrite { .. }) && self.rng.chance(1, 12) {
+            self.disk.crash_after(self.rng.below(30));
+        }
         let done = job.run(&self.disk, &mut FileMemory::default());
         if !self.disk.is_down() {
             shard.job_done(done, self.now);

@@ -134,6 +134,7 @@ impl Credentials {
         for change in &delta.changes {
             match change {
                 Change::Tenant(row) => self.put_tenant(row),
+                Change::TenantGone(number) => self.remove_tenant(*number),
                 Change::Credential(row) => self.put_credential(row),
                 Change::SigningKeys(keys) => {
                     self.keys = VerifyingKeys::clone(keys);
@@ -338,6 +339,12 @@ impl Credentials {
         let row = TenantRow { id: Arc::from(&*row.id), ..row.clone() };
         self.tenants_by_id.insert(Arc::clone(&row.id), row.number);
         self.tenants[index] = Some(row);
+    }
+
+    /// Its credentials have ended before it.
+    fn remove_tenant(&mut self, number: Tenant) {
+        let Some(row) = self.tenants.get_mut(number.0 as usize).and_then(Option::take) else { return };
+        self.tenants_by_id.remove(&row.id);
     }
 
     fn put_credential(&mut self, row: &CredentialRow) {

@@ -23,6 +23,8 @@ pub struct Delta {
 #[derive(Debug, Clone)]
 pub enum Change {
     Tenant(TenantRow),
+    /// Nothing is left of it. Its number is never another's.
+    TenantGone(Tenant),
     Credential(CredentialRow),
     /// Replaces all signing keys: tokens under a key that is not in here are refused.
     SigningKeys(Arc<VerifyingKeys>),
@@ -59,7 +61,7 @@ impl Quotas {
 pub enum TenantState {
     Active,
     Suspended,
-    /// It is on its way out, and for everyone but the control plane it is gone.
+    /// It is on its way out: for everyone but the control plane, and those who remove what it has stored, it is gone.
     Deleting,
 }
 

@@ -129,8 +129,8 @@ impl<L: CatalogLog> Control<L> {
     fn event(&self, number: u64, record: Record, digest: Digest, whose: Option<u32>) -> AuditEvent {
         let state = self.state();
         let tenant = whose.map(|number| {
-            let id = state.tenant(Tenant(number)).map(|entry| entry.made.id.clone());
-            (Tenant(number), id.unwrap_or_else(|| crate::auth::delta::SYSTEM_TENANT_ID.to_owned()))
+            let id = state.id_of_tenant(Tenant(number)).map(str::to_owned);
+            (Tenant(number), id.unwrap_or_else(|| format!("ws-{number}")))
         });
         let actor_name = match record.origin.actor {
             Actor::Key(key) => state.key(key).map(|entry| entry.made.name.clone()),

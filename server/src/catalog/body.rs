@@ -24,8 +24,10 @@ pub enum Body {
     TenantStateSet(TenantStateSet),
     /// Replaces every override that was there before.
     TenantQuotasSet(TenantQuotasSet),
-    /// Takes every key of the tenant with it.
+    /// Takes every key of the tenant with it. What it has stored is removed from here on.
     TenantDeleted(TenantDeleted),
+    /// Nothing that it has stored is there any more. Its id and address can be another's, its number never.
+    TenantErased(TenantErased),
     KeyMinted(NewKey),
     KeyRotated(KeyRotated),
     KeyRevoked(KeyRevoked),
@@ -112,6 +114,12 @@ pub struct TenantQuotasSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantDeleted {
+    pub tenant: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantErased {
     pub tenant: u32,
 }
 
@@ -219,6 +227,7 @@ impl Body {
             Body::TenantStateSet(_) => "tenant_state_set",
             Body::TenantQuotasSet(_) => "tenant_quotas_set",
             Body::TenantDeleted(_) => "tenant_deleted",
+            Body::TenantErased(_) => "tenant_erased",
             Body::KeyMinted(_) => "key_minted",
             Body::KeyRotated(_) => "key_rotated",
             Body::KeyRevoked(_) => "key_revoked",
@@ -250,6 +259,7 @@ impl Body {
             Body::TenantStateSet(body) => of(body.tenant),
             Body::TenantQuotasSet(body) => of(body.tenant),
             Body::TenantDeleted(body) => of(body.tenant),
+            Body::TenantErased(body) => of(body.tenant),
             Body::KeyMinted(body) | Body::BootstrapKeySet(body) => format!("key:{}", body.key),
             Body::KeyRotated(body) => format!("key:{}", body.old),
             Body::KeyRevoked(body) => format!("key:{}", body.key),
@@ -304,6 +314,7 @@ impl Body {
             Body::TenantStateSet(body) => to_raw_value(body),
             Body::TenantQuotasSet(body) => to_raw_value(body),
             Body::TenantDeleted(body) => to_raw_value(body),
+            Body::TenantErased(body) => to_raw_value(body),
             Body::KeyMinted(body) | Body::BootstrapKeySet(body) => to_raw_value(body),
             Body::KeyRotated(body) => to_raw_value(body),
             Body::KeyRevoked(body) => to_raw_value(body),
@@ -335,6 +346,7 @@ impl Body {
             "tenant_state_set" => Body::TenantStateSet(read(json)?),
             "tenant_quotas_set" => Body::TenantQuotasSet(read(json)?),
             "tenant_deleted" => Body::TenantDeleted(read(json)?),
+            "tenant_erased" => Body::TenantErased(read(json)?),
             "key_minted" => Body::KeyMinted(read(json)?),
             "key_rotated" => Body::KeyRotated(read(json)?),
             "key_revoked" => Body::KeyRevoked(read(json)?),

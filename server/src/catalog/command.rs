@@ -77,6 +77,9 @@ pub enum What {
     TenantStats {
         named: String,
     },
+    GetQuotas {
+        named: String,
+    },
     MintKey {
         whose: Whose,
         name: Name,
@@ -315,6 +318,7 @@ impl<L: CatalogLog> Control<L> {
             What::DeleteTenant { named, confirm } => self.delete_tenant(by, call, named, confirm),
             What::SetQuotas { named, overrides } => self.set_quotas(by, call, named, *overrides),
             What::TenantStats { named } => self.tenant_stats(by, named, call.at),
+            What::GetQuotas { named } => self.get_quotas(by, named),
             What::MintKey { whose, name, role, expires_in_days } => {
                 self.mint_key(by, call, whose, name, *role, *expires_in_days)
             }

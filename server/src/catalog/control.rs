@@ -21,7 +21,7 @@ use crate::catalog::change_limit::ChangeLimit;
 use crate::catalog::log::{CatalogError, CatalogLog};
 use crate::catalog::name::{Name, NameError};
 use crate::catalog::onboard_limit::OnboardLimit;
-use crate::catalog::records::{Actor, Body, NewKey, Origin, Record, TenantCreated, chain_digest};
+use crate::catalog::records::{Actor, Body, NewKey, Origin, Record, TenantCreated, TenantErased, chain_digest};
 use crate::catalog::state::{ONBOARD_KEY_NAME, State, StateError};
 use crate::catalog::tiers::Tier;
 
@@ -316,11 +316,16 @@ impl<L: CatalogLog> Control<L> {
             self.latched = error != CatalogError::Full;
             return Err(ChangeError::Log(error));
         }
+        match &record.body {
+            Body::TenantCreated(tenant) => self.tenants_by_shard[tenant.shard as usize] += 1,
+            Body::TenantErased(TenantErased { tenant }) => {
+                let entry = self.state.tenant(Tenant(*tenant)).expect("it was checked before it was written");
+                self.tenants_by_shard[entry.made.shard as usize] -= 1;
+            }
+            _ => {}
+        }
         let changes = self.state.apply(&record, chain_digest(&bytes)).expect("it was checked before it was written");
         self.pending.extend(changes);
-        if let Body::TenantCreated(tenant) = &record.body {
-            self.tenants_by_shard[tenant.shard as usize] += 1;
-        }
         Ok(())
     }
 

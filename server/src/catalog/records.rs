@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::auth::secret::{Digest, from_hex, hex, sha256};
 pub use crate::catalog::body::{
     Body, KeyRevoked, KeyRotated, KeysUsed, NewKey, Noted, ProgrammaticKeyMinted, SigningSecretCreated,
-    SigningSecretRetired, TenantChanged, TenantCreated, TenantDeleted, TenantQuotasSet, TenantStateSet,
+    SigningSecretRetired, TenantChanged, TenantCreated, TenantDeleted, TenantErased, TenantQuotasSet, TenantStateSet,
 };
 pub use crate::catalog::people_records::{
     SessionEnd, SessionEnded, SessionRefreshed, SessionStarted, UserCreated, UserDeleted, UserRoleSet,
@@ -338,6 +338,7 @@ mod tests {
             Body::TenantStateSet(TenantStateSet { tenant: 9, state: TenantState::Suspended }),
             Body::TenantQuotasSet(TenantQuotasSet { tenant: 9, overrides }),
             Body::TenantDeleted(TenantDeleted { tenant: 9 }),
+            Body::TenantErased(TenantErased { tenant: 9 }),
             Body::KeyRotated(KeyRotated { old: 7, old_expires_at: None, new: new_key() }),
             Body::KeyRotated(KeyRotated { old: 7, old_expires_at: Some(3), new: new_key() }),
             Body::UserCreated(user()),
@@ -432,6 +433,7 @@ mod tests {
                 r#"{"tenant":9,"overrides":{"events_per_month":5}}"#.into(),
             ),
             (Body::TenantDeleted(TenantDeleted { tenant: 9 }), "tenant_deleted", r#"{"tenant":9}"#.into()),
+            (Body::TenantErased(TenantErased { tenant: 9 }), "tenant_erased", r#"{"tenant":9}"#.into()),
             (Body::KeyMinted(plain.clone()), "key_minted", format!("{key}\"{proof}\"}}")),
             (Body::BootstrapKeySet(plain.clone()), "bootstrap_key_set", format!("{key}\"{proof}\"}}")),
             (

@@ -127,7 +127,7 @@ impl<L: CatalogLog> Control<L> {
 
     /// Brings the catalog's streaming keys to what the key file holds. Nothing is changed if one of its keys cannot be.
     pub fn match_keys_file(&mut self, path: &Path, keys: &[FileKey], at: Micros) -> Result<KeysChanged, SetUpError> {
-        if let Some(key) = keys.iter().find(|key| self.state().tenant(key.tenant).is_none()) {
+        if let Some(key) = keys.iter().find(|key| !self.state().has_had_tenant(key.tenant)) {
             let line = keys_file::line_of(path, key);
             return Err(SetUpError::UnknownWorkspace { path: path.into(), line, workspace: key.tenant.0 });
         }
@@ -213,7 +213,7 @@ impl<L: CatalogLog> Control<L> {
     }
 
     pub(super) fn set_up_default_tenant(&mut self, at: Micros) -> Result<bool, SetUpError> {
-        if self.state().tenant(DEFAULT_TENANT).is_some() {
+        if self.state().has_had_tenant(DEFAULT_TENANT) {
             return Ok(false);
         }
         let body = TenantCreated {
@@ -252,6 +252,7 @@ mod tests {
     use crate::auth::credentials::{Credentials, Presented};
     use crate::catalog::control::ControlSettings;
     use crate::catalog::log::MemoryLog;
+    use crate::catalog::records::TenantDeleted;
 
     struct Place {
         directory: tempfile::TempDir,
@@ -359,6 +360,26 @@ mod tests {
         std::fs::write(place.keys_file(), "").unwrap();
         let (_, mut credentials) = place.start(None).unwrap();
         assert!(!opens(&mut credentials, &second));
+    }
+
+    /// The first workspace and the one that syslog is for are as mortal as others.
+    #[test]
+    fn a_start_makes_no_tenant_again_and_stumbles_over_none_that_was_erased() {
+        let mut place = Place::new();
+        place.start(None).unwrap();
+        let settings = ControlSettings { shard_count: 2, onboard_per_hour: 0 };
+        let mut control = Control::open(place.log.clone(), settings).unwrap();
+        let deleted = TenantDeleted { tenant: DEFAULT_TENANT.0 };
+        control.commit(Body::TenantDeleted(deleted), Origin::server(), Micros(2)).unwrap();
+        assert!(control.tenant_erased(DEFAULT_TENANT, Micros(3)).unwrap());
+        place.log = control.into_log();
+        for _ in 0..2 {
+            let (made, mut credentials) = place.start(None).unwrap();
+            assert_eq!(made, Made::default());
+            assert!(credentials.tenant_named("default").is_none());
+            let key = keys_file::load(&place.keys_file()).unwrap().unwrap().0.remove(0);
+            assert!(!opens(&mut credentials, key.secret.expose()));
+        }
     }
 
     #[test]

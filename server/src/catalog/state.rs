@@ -2,7 +2,8 @@
 //! a replay gives what the last life had; it reads no clock, no file and no randomness.
 //!
 //! Invariant: tenant numbers and key numbers rise by one and are never reused; a slot's generation rises by one with
-//! each key in it; every id, address and key belongs to one tenant.
+//! each key in it; every id, address and key belongs to one tenant. A tenant that is erased gives its id and address back;
+//! whatever opened something in it names its number or a slot's generation, neither of which anybody else ever has.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -118,6 +119,8 @@ pub enum StateError {
     EmailTaken,
     NoSuchTenant,
     TenantDeleted,
+    /// Only what is being deleted can be erased.
+    TenantNotDeleted,
     TenantsFull,
     Tier,
     KeyNumber,
@@ -151,6 +154,7 @@ impl fmt::Display for StateError {
             StateError::EmailTaken => "its e-mail address belongs to another tenant",
             StateError::NoSuchTenant => "its tenant does not exist",
             StateError::TenantDeleted => "its tenant is deleted",
+            StateError::TenantNotDeleted => "its tenant is not being deleted",
             StateError::Tier => "its tier does not exist",
             StateError::TenantsFull => "there are as many tenants as there can be",
             StateError::KeyNumber => "it skips or reuses a key's number",
@@ -183,8 +187,11 @@ pub struct State {
     head: Digest,
     last_at: Micros,
     record_count: u64,
-    /// By number, from 1.
+    /// By number, from 1. Those that were erased are not among them.
     tenants: BTreeMap<u32, TenantEntry>,
+    last_tenant: u32,
+    /// What they were called.
+    erased_tenants: BTreeMap<u32, String>,
     tenants_by_id: HashMap<String, u32>,
     tenants_by_email: HashMap<String, u32>,
     keys: BTreeMap<u64, KeyEntry>,
@@ -212,6 +219,8 @@ impl Default for State {
             last_at: Micros(0),
             record_count: 0,
             tenants: BTreeMap::new(),
+            last_tenant: 0,
+            erased_tenants: BTreeMap::new(),
             tenants_by_id: HashMap::new(),
             tenants_by_email: HashMap::new(),
             keys: BTreeMap::new(),
@@ -255,6 +264,7 @@ impl State {
                 self.change_tenant(body.tenant, record.at, |entry| entry.overrides = body.overrides)
             }
             Body::TenantDeleted(body) => self.delete_tenant(body.tenant, record.at),
+            Body::TenantErased(body) => vec![self.erase_tenant(body.tenant)],
             Body::KeyMinted(key) => vec![self.put_key(key, None, record.at)],
             Body::ProgrammaticKeyMinted(body) => vec![self.put_programmatic(body, record.at)],
             Body::KeyRotated(body) => self.rotate_key(body, record.at),
@@ -300,6 +310,11 @@ impl State {
             Body::TenantStateSet(body) => self.check_tenant_is_there(body.tenant),
             Body::TenantQuotasSet(body) => self.check_tenant_is_there(body.tenant),
             Body::TenantDeleted(body) => self.check_tenant_is_there(body.tenant),
+            Body::TenantErased(body) => match self.check_tenant_is_there(body.tenant) {
+                Err(StateError::TenantDeleted) => Ok(()),
+                Err(error) => Err(error),
+                Ok(()) => Err(StateError::TenantNotDeleted),
+            },
             Body::KeyMinted(key) => {
                 if is_made_otherwise(key.kind) {
                     return Err(StateError::KeyKind);
@@ -425,6 +440,7 @@ impl State {
         let (state, overrides) = (TenantState::Active, Overrides::default());
         let entry = TenantEntry { created_at: at, updated_at: at, state, tier, overrides, made };
         let row = Change::Tenant(tenant_row(&entry));
+        self.last_tenant = body.number;
         self.tenants.insert(body.number, entry);
         let key = body.key.clone().map(|mut key| {
             if key.name == ONBOARD_KEY_NAME_AT_FIRST {
@@ -448,6 +464,18 @@ impl State {
         changes.extend(keys.into_iter().flat_map(|key| self.end(key)));
         self.people.remove_tenant(number);
         changes
+    }
+
+    /// The last of it. Its keys and people went when it was deleted, and nothing was made for it since.
+    fn erase_tenant(&mut self, number: u32) -> Change {
+        let entry = self.tenants.remove(&number).expect("a tenant is checked before it is erased");
+        assert!(self.keys_in(number).next().is_none() && self.user_count(Tenant(number)) == 0);
+        self.tenants_by_id.remove(&entry.made.id);
+        if let Some(email) = &entry.made.email {
+            self.tenants_by_email.remove(email);
+        }
+        self.erased_tenants.insert(number, entry.made.id);
+        Change::TenantGone(Tenant(number))
     }
 
     fn rotate_key(&mut self, body: &KeyRotated, at: Micros) -> Vec<Change> {
@@ -607,7 +635,7 @@ impl State {
     }
 
     pub fn next_tenant(&self) -> u32 {
-        self.tenants.last_key_value().map_or(1, |(number, _)| number + 1)
+        self.last_tenant + 1
     }
 
     pub fn next_key(&self) -> u64 {
@@ -637,13 +665,32 @@ impl State {
         self.tenants.get(&number.0)
     }
 
+    /// Whether there is or was one with this number.
+    pub fn has_had_tenant(&self, number: Tenant) -> bool {
+        (1..=self.last_tenant).contains(&number.0)
+    }
+
+    /// What the tenant with this number is called, or was.
+    pub fn id_of_tenant(&self, number: Tenant) -> Option<&str> {
+        if number == SYSTEM_TENANT {
+            return Some(SYSTEM_TENANT_ID);
+        }
+        let known = self.tenants.get(&number.0).map(|entry| &entry.made.id);
+        known.or_else(|| self.erased_tenants.get(&number.0)).map(String::as_str)
+    }
+
     /// Finds a tenant that is not deleted by its id, or by its number as `ws-N`.
     pub fn tenant_named(&self, name: &str) -> Option<&TenantEntry> {
+        self.tenant_or_deleting(name).filter(|entry| entry.state != TenantState::Deleting)
+    }
+
+    /// The same, and those whose events are still being removed.
+    pub fn tenant_or_deleting(&self, name: &str) -> Option<&TenantEntry> {
         let by_number = || {
             let digits = name.strip_prefix("ws-").filter(|digits| !digits.starts_with(['0', '+']))?;
             self.tenants.get(&digits.parse().ok()?)
         };
-        self.tenant_by_id(name).or_else(by_number).filter(|entry| entry.state != TenantState::Deleting)
+        self.tenant_by_id(name).or_else(by_number)
     }
 
     pub fn tenant_by_id(&self, id: &str) -> Option<&TenantEntry> {
@@ -734,6 +781,7 @@ impl State {
             Body::TenantStateSet(body) => Some(body.tenant),
             Body::TenantQuotasSet(body) => Some(body.tenant),
             Body::TenantDeleted(body) => Some(body.tenant),
+            Body::TenantErased(body) => Some(body.tenant),
             Body::KeyMinted(body) | Body::BootstrapKeySet(body) => Some(body.tenant),
             Body::KeyRotated(body) => Some(body.new.tenant),
             Body::KeyRevoked(body) => of_key(&body.key),
@@ -772,7 +820,9 @@ impl State {
         };
         let tenants = self.tenants.values().map(tenant_row);
         // A streaming key that was taken back is known as long as nothing has its slot: its tenant is told who still tries.
-        let is_known = |slot: &Slot, key: &KeyEntry| !slot.is_free || key.made.kind == CredentialKind::Streaming;
+        let has_tenant = |key: &KeyEntry| self.tenants.contains_key(&key.made.tenant);
+        let is_told = move |key: &KeyEntry| key.made.kind == CredentialKind::Streaming && has_tenant(key);
+        let is_known = move |slot: &Slot, key: &KeyEntry| !slot.is_free || is_told(key);
         let keys = self
             .slots
             .iter()

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use ringlog_engine::ids::Micros;
+use ringlog_engine::ids::{Micros, Tenant};
 
 use crate::auth::delta::Delta;
 use crate::auth::last_used::Used;
@@ -103,6 +103,7 @@ enum Request {
     PasswordsDied,
     Note(Box<Note>),
     Used(Vec<Used>),
+    Erased(Tenant, Micros),
     ReadFiles(Files, Micros, Reply<Result<KeysChanged, KeysReadError>>),
     ReadKeysFile(PathBuf, Micros, Reply<Result<KeysChanged, KeysReadError>>),
     Stop,
@@ -159,6 +160,12 @@ impl ControlHandle {
     /// Which keys a core saw used. Nobody is told what becomes of it.
     pub fn used(&self, used: Vec<Used>) -> Result<(), Busy> {
         self.submit(Request::Used(used))
+    }
+
+    /// Nothing of a deleted tenant is stored any more. That this is recorded, cores hear as `Change::TenantGone`; whoever
+    /// does not, says it again.
+    pub fn erased(&self, tenant: Tenant, at: Micros) -> Result<(), Busy> {
+        self.submit(Request::Erased(tenant, at))
     }
 
     /// Reads the key file again, and nothing else.
@@ -375,6 +382,21 @@ impl<L: CatalogLog> Work<L> {
             }
             Request::Used(used) => {
                 self.control.take_used(&used);
+                Handled::Silent
+            }
+            Request::Erased(tenant, at) => {
+                match self.control.tenant_erased(tenant, at) {
+                    Ok(true) => {
+                        tracing::info!(workspace = tenant.0, "nothing of the deleted tenant is stored any more")
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(
+                            workspace = tenant.0,
+                            "that a deleted tenant is removed is not recorded: {error}"
+                        );
+                    }
+                }
                 Handled::Silent
             }
             Request::ReadFiles(files, at, reply) => files_read(self.read_files(&files, at), reply),

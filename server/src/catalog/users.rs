@@ -3,7 +3,6 @@
 
 use ringlog_engine::ids::{Micros, Tenant};
 
-use crate::auth::delta::{SYSTEM_TENANT, SYSTEM_TENANT_ID};
 use crate::auth::password::StoredHash;
 use crate::auth::role::{Permission, Role};
 use crate::catalog::accounts::NewUser;
@@ -149,9 +148,6 @@ impl<L: CatalogLog> Control<L> {
     }
 
     fn id_of_tenant(&self, number: u32) -> String {
-        if number == SYSTEM_TENANT.0 {
-            return SYSTEM_TENANT_ID.to_owned();
-        }
-        self.state().tenant(Tenant(number)).expect("tenants never go from the catalog").made.id.clone()
+        self.state().id_of_tenant(Tenant(number)).expect("a person is of a tenant that is there").to_owned()
     }
 }

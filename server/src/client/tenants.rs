@@ -22,6 +22,14 @@ const COLUMNS: [Column; 6] = [
     ("CREATED", "created_at"),
 ];
 
+const DELETE_EXAMPLE: &str = "\
+Its keys, users and sessions end at once. Its events are removed in the background; until that is done it is shown as
+deleting, and then it is not found any more and its id can be another's.
+
+Example:
+  ringlog tenants delete my-company-test --yes
+  ringlog tenants show my-company-test";
+
 const QUOTAS_EXAMPLES: &str = "\
 Examples:
   ringlog tenants quotas my-company-prod                                  what is in force, and what is used
@@ -70,7 +78,7 @@ pub enum Verb {
         reach: Reach,
     },
     /// Delete a tenant with its events and keys, for ever
-    #[command(after_help = "Example:\n  ringlog tenants delete my-company-test --yes")]
+    #[command(after_help = DELETE_EXAMPLE)]
     Delete {
         /// The tenant's id
         id: String,
@@ -203,7 +211,8 @@ pub fn run(verb: &Verb, environment: &Environment, out: &mut Out<'_>) -> Result<
             let api = open()?;
             confirm(&format!("Tenant {id} goes for ever, with its events and keys."), id, *yes)?;
             let answer = api.delete(&tenant(id).query("confirm", Some(id)))?;
-            out.done(&answer, &format!("tenant {id} is gone; its events are being removed"))
+            let until = format!("`ringlog tenants show {id}` finds it until that is done");
+            out.done(&answer, &format!("tenant {id} is gone for everyone; its events are being removed: {until}"))
         }
         Verb::Stats(one) => out.members(&open()?.get(&tenant(&one.id).then("/stats"))?),
         Verb::Quotas { id, quotas, .. } => {

@@ -21,6 +21,7 @@ use crate::catalog::notes::{Note, NoteKind};
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::appends::Appends;
 use crate::core::controls::{Controls, Reached};
+use crate::core::erasures::Erasures;
 use crate::core::mailbox::{Mailbox, Message};
 use crate::core::metrics::Metrics;
 use crate::core::notes::Notes;
@@ -73,6 +74,7 @@ pub struct CoreHost {
     pub(super) has_news: bool,
     pub(super) controls: Controls,
     pub(super) counts: Counts,
+    pub(super) erasures: Erasures,
     pub(super) rates: Arc<Rates>,
     pub(super) paid_routes: PaidRoutes,
     pub(super) rejects: Rejects,
@@ -117,6 +119,7 @@ impl CoreHost {
             has_news: false,
             controls: Controls::default(),
             counts: Counts::new(),
+            erasures: Erasures::default(),
             rates: setup.rates,
             paid_routes: PaidRoutes::new(setup.pricing, setup.facilitator),
             rejects: Rejects::default(),
@@ -142,6 +145,7 @@ impl CoreHost {
         };
         // Before the first request: an open shard limits nobody.
         host.set_limits(&setup.catalog);
+        host.set_erasures(&setup.catalog);
         host
     }
 
@@ -167,6 +171,7 @@ impl CoreHost {
             Message::Delta(delta) => {
                 self.credentials.apply(&delta);
                 self.set_limits(&delta);
+                self.set_erasures(&delta);
                 self.acks.acknowledge(self.core, self.credentials.epoch());
             }
             Message::Controlled { ticket, answer } => self.controlled(ticket, *answer, &mut sockets.http),
@@ -504,9 +509,11 @@ impl Host for CoreHost {
         self.tell_due_rejects();
         self.tell_what_is_due();
         self.tell_what_was_used(now);
+        self.look_at_erasures();
         let used_at_us = self.credentials.used_due_at().map(|at| at.0.unsigned_abs());
         let own = [self.end_at_us(), self.notes.due_at_us(), self.sources.deadline(), self.rejects.due_at_us()];
-        [deadline_us, used_at_us].into_iter().chain(own).flatten().min()
+        let more = [deadline_us, used_at_us, self.erasures.due_at_us()];
+        more.into_iter().chain(own).flatten().min()
     }
 
     fn end(&mut self, sockets: &mut Sockets<CoreHost>, ring: &mut Ring) -> Next {

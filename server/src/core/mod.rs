@@ -5,6 +5,7 @@
 
 mod appends;
 mod controls;
+mod erasures;
 mod host;
 mod kept;
 pub mod mailbox;

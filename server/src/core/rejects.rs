@@ -304,9 +304,12 @@ impl CoreHost {
         }
     }
 
-    /// By the owner: what is refused again is not kept.
+    /// By the owner: what is refused again is not kept, and neither is what nobody will read.
     pub(super) fn append_rejects(&mut self, shard: ShardNumber, batch: EventBatch) {
         let tenant = batch.tenant();
+        if !self.is_kept(tenant) {
+            return self.appends.keep(batch);
+        }
         self.shards.set_limits(shard, tenant, LIMITS);
         self.append_for_nobody(shard, batch);
     }

@@ -139,6 +139,16 @@ impl OwnedShards {
         self.get_mut(shard).host.shard_mut().set_limits(tenant, limits);
     }
 
+    /// See `Shard::erase`.
+    pub fn erase(&mut self, shard: ShardNumber, tenant: Tenant) {
+        self.get_mut(shard).host.shard_mut().erase(tenant);
+    }
+
+    /// See `Shard::is_erased`.
+    pub fn is_erased(&self, shard: ShardNumber, tenant: Tenant) -> bool {
+        self.get(shard).host.shard().is_erased(tenant)
+    }
+
     /// What a tenant has stored, as admission counts it at `wall`. `None`: the answer comes out of a later turn, when all that
     /// it counts is written.
     pub fn count_events(
@@ -208,9 +218,17 @@ impl OwnedShards {
         self.owned.iter().all(|owned| owned.host.shard().is_quiet() && owned.host.shard().is_idle())
     }
 
+    fn get(&self, shard: ShardNumber) -> &Owned {
+        &self.owned[self.place(shard)]
+    }
+
     fn get_mut(&mut self, shard: ShardNumber) -> &mut Owned {
-        let place = self.places[shard.0 as usize].expect("asked of the shard's owner only");
+        let place = self.place(shard);
         &mut self.owned[place]
+    }
+
+    fn place(&self, shard: ShardNumber) -> usize {
+        self.places[shard.0 as usize].expect("asked of the shard's owner only")
     }
 }
 

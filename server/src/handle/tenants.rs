@@ -65,8 +65,8 @@ pub fn read(asking: &Asking<'_>) -> Result<What, Problem> {
             };
             What::ListTenants { after, limit }
         }
-        // What is in force comes with the tenant.
-        C::GetTenant | C::GetQuotas => What::GetTenant { named },
+        C::GetTenant => What::GetTenant { named },
+        C::GetQuotas => What::GetQuotas { named },
         C::ChangeTenant => {
             let changed: Changed<'_> = object(asking.body)?;
             let name = changed.name.map(|text| name(&text)).transpose()?;

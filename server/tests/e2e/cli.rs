@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Io, Place, Server};
+use crate::sources::until;
 
 const BOOTSTRAP: &str = "a-bootstrap-key-of-mine";
 const EMAIL: &str = "agent@your-company.com";
@@ -237,7 +238,14 @@ fn an_operator_takes_a_tenant_through_its_life() {
     assert_eq!(shell.json("tenants show acme")["active"], true);
     assert!(shell.fails("tenants delete acme", 2).contains("--yes"));
     assert_eq!(shell.json("tenants show acme")["active"], true);
-    shell.ok("tenants delete acme --yes");
+    let told = shell.ok("tenants delete acme --yes");
+    assert!(told.contains("`ringlog tenants show acme`"), "{told}");
+    // It can be watched on its way out.
+    until(|| {
+        let shown = shell.ringlog("tenants show acme --json", "");
+        assert!(shown.code == 3 || serde_json::from_str::<Value>(&shown.stdout).unwrap()["status"] == "deleting");
+        shown.code == 3
+    });
     let gone = shell.fails("tenants show acme --json", 3);
     assert_eq!(serde_json::from_str::<Value>(&gone).unwrap()["error"], "not_found");
     // It stays one part of the path, and no id has a slash.

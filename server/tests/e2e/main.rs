@@ -7,6 +7,7 @@ mod attempts;
 mod authorization;
 mod broken_sources;
 mod cli;
+mod erasure;
 mod events;
 mod harness;
 mod http;

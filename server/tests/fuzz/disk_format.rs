@@ -17,7 +17,10 @@ use ringlog_engine::format::key_run::{KEY_RUN_HEADER_BYTES, KEY_RUN_HEADER_CRC_F
 use ringlog_engine::format::record::{RECORD_CRC_FROM, Record, RecordHeader};
 use ringlog_engine::format::run::{RUN_HEADER_BYTES, RUN_HEADER_CRC_FROM, RunHeader, RunView};
 use ringlog_engine::format::scan::SegmentBytes;
-use ringlog_engine::format::segment::{SEGMENT_HEADER_BYTES, SEGMENT_HEADER_CRC_FROM, SegmentHeader};
+use ringlog_engine::format::segment::{
+    REWRITTEN_HEADER_BYTES, REWRITTEN_HEADER_CRC_FROM, RewrittenHeader, SEGMENT_FLAG_REWRITTEN, SEGMENT_HEADER_BYTES,
+    SEGMENT_HEADER_CRC_FROM, SegmentHeader,
+};
 use ringlog_engine::format::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_CRC_FROM, Superblock};
 use ringlog_engine::ids::{SegmentNumber, Tenant};
 use ringlog_engine::io::Map;
@@ -55,6 +58,7 @@ fn corpus() -> Vec<Vec<u8>> {
     let mut corpus: Vec<_> =
         GOLDEN.iter().zip(0..).map(|(name, reader)| [&[reader], &read(name)[..]].concat()).collect();
     corpus.push([&[1], &read("keyed_batch.bin")[..]].concat());
+    corpus.push([&[3], &read("rewritten_header.bin")[..]].concat());
     corpus.push([&[CHECKPOINT], &[7; 128][..]].concat());
     for input in &corpus {
         let mut mended = input.clone();
@@ -104,7 +108,13 @@ fn try_mend(input: &mut [u8]) -> Option<()> {
             let _ = put_crc(bytes, offset_of!(BlockHeader, body_crc), BLOCK_HEADER_BYTES, BLOCK_HEADER_BYTES + body);
             put_crc(bytes, offset_of!(BlockHeader, header_crc), BLOCK_HEADER_CRC_FROM, BLOCK_HEADER_BYTES)?;
         }
-        3 => put_crc(bytes, offset_of!(SegmentHeader, header_crc), SEGMENT_HEADER_CRC_FROM, SEGMENT_HEADER_BYTES)?,
+        3 => {
+            put_crc(bytes, offset_of!(SegmentHeader, header_crc), SEGMENT_HEADER_CRC_FROM, SEGMENT_HEADER_BYTES)?;
+            if u16::from(*bytes.get(offset_of!(SegmentHeader, flags))?) & SEGMENT_FLAG_REWRITTEN != 0 {
+                let rewritten = bytes.get_mut(SEGMENT_HEADER_BYTES..)?;
+                put_crc(rewritten, 0, REWRITTEN_HEADER_CRC_FROM, REWRITTEN_HEADER_BYTES)?;
+            }
+        }
         4 => put_crc(bytes, offset_of!(Superblock, crc), SUPERBLOCK_CRC_FROM, SUPERBLOCK_BYTES)?,
         5 => {
             let resident = u32_at(bytes, offset_of!(IndexHeader, resident_bytes))?.min(all);
@@ -131,9 +141,7 @@ fn check(input: &[u8]) -> u64 {
         0 => records(bytes),
         1 => batch(bytes),
         2 => block(bytes),
-        3 => mark(
-            SegmentHeader::parse(bytes, 1, SegmentNumber(7), 65536, *b"golden-instance!").map(|_| ()).map_err(debug),
-        ),
+        3 => segment(bytes),
         4 => mark(Superblock::parse(bytes).map(|_| ()).map_err(debug)),
         5 => index(bytes),
         6 => run(bytes),
@@ -142,6 +150,18 @@ fn check(input: &[u8]) -> u64 {
         _ => mark(checkpoint_entries(bytes).map(|entries| size(entries.len()))),
     };
     mark((reader, what))
+}
+
+/// Of a file as long as its header says.
+fn segment(bytes: &[u8]) -> u64 {
+    let rewritten = RewrittenHeader::parse(bytes).map_err(debug);
+    let file_bytes = rewritten.as_ref().map_or(65536, |header| header.blocks_to.get());
+    let parse = |file_bytes| SegmentHeader::parse(bytes, 1, SegmentNumber(7), file_bytes, *b"golden-instance!");
+    let header = parse(file_bytes).or_else(|_| parse(65536));
+    if let Ok(header) = &header {
+        assert!(file_bytes <= header.segment_bytes.get() || !header.is_rewritten());
+    }
+    mark((header.map(|header| header.is_rewritten()).map_err(debug), rewritten.is_ok()))
 }
 
 fn debug(error: impl std::fmt::Debug) -> String {

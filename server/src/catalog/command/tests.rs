@@ -4,11 +4,14 @@ mod programmatic;
 
 use super::*;
 use crate::auth::credentials::{Credentials, Presented, Principal};
+use crate::auth::programmatic::Scope;
 use crate::auth::secret::Secret;
 use crate::auth::secret_file::NamedSecret;
 use crate::auth::tenant_id::Email;
 use crate::catalog::control::{ControlSettings, Onboard};
+use crate::catalog::keys_file::FileKey;
 use crate::catalog::log::MemoryLog;
+use crate::catalog::programmatic_keys::Wanted;
 use crate::catalog::records::{Actor, NewKey};
 use crate::catalog::tiers::Ceiling;
 use crate::limits::{KEYS_PER_TENANT_MAX, KEYS_SWEPT_MAX};
@@ -178,22 +181,113 @@ fn operators_make_change_and_end_tenants() {
     catalog.call(BOOTSTRAP, delete("ws-1", "acme")).unwrap();
     assert!(catalog.who(&key).is_none());
     for what in [
-        What::GetTenant { named: "acme".into() },
-        What::GetTenant { named: "ws-1".into() },
-        delete("acme", "acme"),
         What::SetTenantState { named: "acme".into(), state: TenantState::Active },
         What::GetTenant { named: "nobody".into() },
+        What::GetQuotas { named: "acme".into() },
+        What::TenantStats { named: "acme".into() },
         What::ListKeys { whose: named("acme") },
     ] {
         assert_eq!(catalog.call(BOOTSTRAP, what).unwrap_err(), Refused::NoTenant);
     }
-    // Neither its number nor its id is anybody's again.
+    // That it is being removed can be watched.
+    for named in ["acme", "ws-1"] {
+        let Ok(Done::Tenant(entry)) = catalog.call(BOOTSTRAP, What::GetTenant { named: named.into() }) else {
+            panic!()
+        };
+        assert_eq!(entry.state, TenantState::Deleting);
+    }
+    let records = catalog.control.state().record_count();
+    catalog.call(BOOTSTRAP, delete("acme", "acme")).unwrap();
+    assert_eq!(catalog.control.state().record_count(), records, "what is so already is no change");
+    assert_eq!(catalog.call(BOOTSTRAP, delete("acme", "")).unwrap_err(), Refused::NotConfirmed);
+    // As long as that lasts, its id is its own.
     let again = What::CreateTenant { id: "acme".into(), name: name("x"), tier: Tier::Free };
     assert_eq!(catalog.call(BOOTSTRAP, again).unwrap_err(), Refused::TenantExists);
     let mut catalog = catalog.restart();
     assert!(catalog.who(&key).is_none());
-    assert_eq!(list(&mut catalog, 0, 10), (vec![2], None));
+    assert_eq!(list(&mut catalog, 0, 10), (vec![1, 2], None));
     assert_eq!(catalog.tenant("third").made.number, 3);
+}
+
+#[test]
+fn nothing_of_an_erased_tenant_works_for_another_of_its_id() {
+    let mut catalog = Catalog::new();
+    let onboarded = catalog.onboard("me@x.com");
+    let id = "onboard-me-at-x-com";
+    let programmatic = {
+        let wanted = Wanted { name: "k".into(), description: None, scope: Scope::Inherit, expires_at: None };
+        let what = What::Programmatic(AskProgrammatic::Make { whose: own(), wanted });
+        match catalog.call(&onboarded, what) {
+            Ok(Done::Programmatic(DoneProgrammatic::Made { key, .. })) => key.expose().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let admin = catalog.admin(id);
+    let streaming = "ab".repeat(16);
+    let line = FileKey { secret: Secret::new(streaming.as_str()), tenant: Tenant(1), name: String::new() };
+    let file = || "apikeys.conf".as_ref();
+    catalog.control.match_keys_file(file(), std::slice::from_ref(&line), Micros(1)).unwrap();
+    catalog.publish();
+    let old = [onboarded, programmatic, admin, streaming.clone()];
+    assert!(old.iter().all(|key| catalog.who(key).is_some()));
+    let pointers: Vec<_> = old.iter().map(|key| catalog.who(key).map(|who| (who.slot, who.generation))).collect();
+
+    catalog.call(BOOTSTRAP, What::DeleteTenant { named: id.into(), confirm: id.into() }).unwrap();
+    assert!(catalog.core.tenant_named(id).is_some_and(|row| row.state == TenantState::Deleting));
+    assert!(catalog.control.tenant_erased(Tenant(1), Micros(2)).unwrap());
+    catalog.publish();
+    assert!(!catalog.control.tenant_erased(Tenant(1), Micros(3)).unwrap(), "it is said again, and known");
+    assert!(catalog.control.take_delta().is_none());
+    assert!(catalog.core.tenant_named(id).is_none() && catalog.core.tenant(Tenant(1)).is_none());
+    for what in [
+        What::GetTenant { named: id.into() },
+        What::GetTenant { named: "ws-1".into() },
+        What::DeleteTenant { named: id.into(), confirm: id.into() },
+    ] {
+        assert_eq!(catalog.call(BOOTSTRAP, what).unwrap_err(), Refused::NoTenant);
+    }
+
+    // The same address, and so the same id; its keys get the slots that the old ones had.
+    let fresh = catalog.onboard("me@x.com");
+    for _ in 0..2 {
+        // The key file still has a line for the old one, and nobody minds.
+        catalog.control.match_keys_file(file(), std::slice::from_ref(&line), Micros(4)).unwrap();
+        catalog.publish();
+        assert_eq!(
+            catalog.who(&fresh).map(|who| (who.tenant, who.tenant_id.to_string())),
+            Some((Tenant(2), id.into()))
+        );
+        for (key, pointer) in old.iter().zip(&pointers) {
+            assert!(catalog.who(key).is_none());
+            let late = catalog.call_as(pointer.unwrap(), What::ListKeys { whose: own() });
+            assert_eq!(late.unwrap_err(), Refused::Unauthorized);
+        }
+        catalog = catalog.restart();
+    }
+    assert_eq!(catalog.core.whose_streaming_key(&[0xab; 16]), None);
+
+    // The audit log tells the two apart, by their numbers.
+    let what = What::ReadAudit { tenant: None, query: AuditQuery { limit: 50, ..AuditQuery::default() } };
+    let Ok(Done::Audit(page)) = catalog.call(BOOTSTRAP, what) else { panic!() };
+    let erased = page.events.iter().find(|event| event.record.body.kind() == "tenant_erased").unwrap();
+    assert_eq!((erased.record.origin.actor, &erased.tenant), (Actor::Server, &Some((Tenant(1), id.into()))));
+    let created = page.events.iter().filter(|event| event.record.body.kind() == "tenant_created");
+    let created: Vec<_> = created.map(|event| event.tenant.clone()).collect();
+    assert_eq!(created, [Some((Tenant(2), id.to_owned())), Some((Tenant(1), id.to_owned()))]);
+}
+
+#[test]
+fn an_erased_tenant_makes_room_on_its_shard() {
+    let mut catalog = Catalog::new();
+    let shards: Vec<u32> = ["a", "b", "c"].map(|id| catalog.tenant(id).made.shard).into();
+    assert_eq!(shards, [0, 1, 0]);
+    for (number, id) in [(1, "a"), (3, "c")] {
+        catalog.call(BOOTSTRAP, What::DeleteTenant { named: id.into(), confirm: id.into() }).unwrap();
+        catalog.control.tenant_erased(Tenant(number), Micros(2)).unwrap();
+    }
+    assert_eq!(["d", "e"].map(|id| catalog.tenant(id).made.shard), [0, 0]);
+    let mut catalog = catalog.restart();
+    assert_eq!(["f", "g"].map(|id| catalog.tenant(id).made.shard), [1, 0]);
 }
 
 #[test]

@@ -55,6 +55,9 @@ struct Report {
     latched: u64,
     full: u64,
     segments_rolled: u64,
+    tenants_erased: u64,
+    /// Of those, to others.
+    ids_given_again: u64,
     /// In the log at the end.
     records: u64,
     trace: u64,

@@ -115,7 +115,23 @@ pub struct TenantTerms {
 #[derive(Debug, Clone)]
 pub struct PromisedTenant {
     pub id: String,
-    pub terms: OneOf<TenantTerms>,
+    /// `None`: it is erased.
+    pub terms: OneOf<Option<TenantTerms>>,
+}
+
+impl PromisedTenant {
+    pub fn new(id: String, terms: TenantTerms) -> PromisedTenant {
+        PromisedTenant { id, terms: OneOf::known(Some(terms)) }
+    }
+
+    /// Its state, if that is known and it is there.
+    pub fn state(&self) -> Option<TenantState> {
+        self.terms.get().and_then(|terms| terms.as_ref()).map(|terms| terms.state)
+    }
+
+    pub fn is_erased(&self) -> bool {
+        self.terms.get() == Some(&None)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -140,17 +156,20 @@ impl Promises {
     /// Compares every promise with what a core and the catalog say, and learns what nobody knew.
     pub fn check(&mut self, running: &mut Running, now: i64) -> Result<(), Violation> {
         for (number, tenant) in &mut self.tenants {
-            let Some(entry) = running.control.state().tenant(Tenant(*number)) else {
-                return Err(format!("tenant {} is gone", tenant.id));
-            };
-            let name = entry.made.name.clone();
-            let found = TenantTerms { state: entry.state, name, tier: entry.tier, overrides: entry.overrides };
+            let entry = running.control.state().tenant(Tenant(*number));
+            let found = entry.map(|entry| TenantTerms {
+                state: entry.state,
+                name: entry.made.name.clone(),
+                tier: entry.tier,
+                overrides: entry.overrides,
+            });
             let promised = tenant.terms.clone();
-            if entry.made.id != tenant.id || !tenant.terms.learn(|terms| *terms == found) {
+            let is_called = running.control.state().id_of_tenant(Tenant(*number)) == Some(tenant.id.as_str());
+            if !is_called || !tenant.terms.learn(|terms| *terms == found) {
                 return Err(format!("tenant {} is {found:?}, promised {promised:?}", tenant.id));
             }
             let in_force = running.core.tenant(Tenant(*number)).map(|row| (row.state, row.quotas));
-            if in_force != Some((found.state, found.overrides.over(found.tier))) {
+            if in_force != found.as_ref().map(|found| (found.state, found.overrides.over(found.tier))) {
                 return Err(format!("cores know {in_force:?} of tenant {}, which is {found:?}", tenant.id));
             }
         }
@@ -176,13 +195,13 @@ impl Promises {
 }
 
 fn is_there(tenants: &BTreeMap<u32, PromisedTenant>, number: u32) -> bool {
-    let terms = tenants.get(&number).and_then(|tenant| tenant.terms.get());
-    number == SYSTEM_TENANT.0 || terms.is_some_and(|terms| terms.state != TenantState::Deleting)
+    let state = tenants.get(&number).and_then(PromisedTenant::state);
+    number == SYSTEM_TENANT.0 || state.is_some_and(|state| state != TenantState::Deleting)
 }
 
 fn is_active(tenants: &BTreeMap<u32, PromisedTenant>, number: u32) -> bool {
-    let terms = tenants.get(&number).and_then(|tenant| tenant.terms.get());
-    number == SYSTEM_TENANT.0 || terms.is_some_and(|terms| terms.state == TenantState::Active)
+    let state = tenants.get(&number).and_then(PromisedTenant::state);
+    number == SYSTEM_TENANT.0 || state == Some(TenantState::Active)
 }
 
 /// After tenants and users: what they are is known.

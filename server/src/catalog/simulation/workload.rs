@@ -11,8 +11,9 @@ use crate::auth::role::{Permission, Role};
 use crate::auth::secret::Secret;
 use crate::auth::tenant_id::Email;
 use crate::catalog::command::{Answer, Call, Command, Done, Minted, Refused, What, Whose};
-use crate::catalog::control::{Onboard, OnboardError};
+use crate::catalog::control::{ChangeError, Onboard, OnboardError};
 use crate::catalog::keys_file::FileKey;
+use crate::catalog::log::CatalogError;
 use crate::catalog::name::Name;
 use crate::catalog::notes::{Note, NoteKind};
 use crate::catalog::state::KeyEntry;
@@ -31,8 +32,9 @@ impl World {
             7..12 => self.onboard(running),
             12..17 => self.change_tenant(running),
             17..22 => self.set_tenant_state(running),
-            22 => self.delete_tenant(running),
-            23..30 => self.set_quotas(running),
+            22..24 => self.delete_tenant(running),
+            24..26 => self.erase_tenant(running),
+            26..30 => self.set_quotas(running),
             30..44 => self.mint_key(running),
             44..52 => self.rotate_key(running),
             52..59 => self.revoke_key(running),
@@ -58,15 +60,28 @@ impl World {
 
     fn create_tenant(&mut self, running: &mut Running) -> Result<(), Violation> {
         let number = self.fresh_number();
-        let (id, tier) = (format!("tenant-{number}"), self.tier());
+        // What was erased has given its id back.
+        let erased = self.promises.tenants.values().find(|tenant| tenant.is_erased()).map(|tenant| tenant.id.clone());
+        let again = erased.filter(|_| self.rng.chance(1, 2));
+        let is_again = again.is_some();
+        let id = again.unwrap_or(format!("tenant-{number}"));
+        let tier = self.tier();
         let what = What::CreateTenant { id: id.clone(), name: name(&id), tier };
         let (_, answer) = self.operate(running, what)?;
         if let Some(Done::Tenant(entry)) = answer {
+            self.report.ids_given_again += u64::from(is_again);
             let terms =
                 TenantTerms { state: TenantState::Active, name: id.clone(), tier, overrides: Overrides::default() };
-            self.promises.tenants.insert(entry.made.number, PromisedTenant { id, terms: OneOf::known(terms) });
+            self.keep_tenant(entry.made.number, PromisedTenant::new(id, terms))?;
         }
         Ok(())
+    }
+
+    fn keep_tenant(&mut self, number: u32, tenant: PromisedTenant) -> Result<(), Violation> {
+        match self.promises.tenants.insert(number, tenant) {
+            Some(before) => Err(format!("the number {number} was that of {}", before.id)),
+            None => Ok(()),
+        }
     }
 
     fn onboard(&mut self, running: &mut Running) -> Result<(), Violation> {
@@ -85,8 +100,7 @@ impl World {
                 tier: Tier::Free,
                 overrides: Overrides::default(),
             };
-            let tenant = PromisedTenant { id: made.tenant_id, terms: OneOf::known(terms) };
-            self.promises.tenants.insert(made.tenant.0, tenant);
+            self.keep_tenant(made.tenant.0, PromisedTenant::new(made.tenant_id, terms))?;
             let name = "onboard".to_owned();
             self.keep_key(running, made.tenant.0, name, Role::Developer, &made.api_key, None);
         }
@@ -119,6 +133,35 @@ impl World {
         let Some((number, id)) = self.some_tenant().filter(|(number, _)| *number != 1) else { return Ok(()) };
         let (told, _) = self.operate(running, What::DeleteTenant { named: id.clone(), confirm: id })?;
         self.change_terms(number, told, |terms| terms.state = TenantState::Deleting);
+        Ok(())
+    }
+
+    /// The shard of a deleted tenant says that nothing of it is left. Mostly; once in a while it says so of one that is not
+    /// being deleted, or again, and then it must be no change.
+    fn erase_tenant(&mut self, running: &mut Running) -> Result<(), Violation> {
+        let is_deleting = |(_, tenant): &(&u32, &PromisedTenant)| tenant.state() == Some(TenantState::Deleting);
+        let deleting = self.promises.tenants.iter().find(is_deleting).map(|(number, _)| *number);
+        let any = self.rng.index(self.promises.tenants.len().max(1)) as u32 + 1;
+        let number = deleting.filter(|_| self.rng.chance(7, 8)).unwrap_or(any);
+        let state = self.promises.tenants.get(&number).and_then(PromisedTenant::state);
+        let outcome = running.control.tenant_erased(Tenant(number), Micros(self.now));
+        let records = self.take_attempts(running)?;
+        running.publish();
+        let told = match &outcome {
+            _ if running.engine().is_dead() => Told::Unknown,
+            Ok(true) if records.len() == 1 => Told::Done,
+            Ok(false) if records.is_empty() => Told::Refused,
+            Ok(_) => return Err(format!("of tenant {number} it is said {outcome:?}, with {records:?}")),
+            Err(ChangeError::Log(CatalogError::Full)) => Told::Refused,
+            Err(_) => Told::Unknown,
+        };
+        if told == Told::Done && state != Some(TenantState::Deleting) {
+            return Err(format!("tenant {number} is erased, and was {state:?}"));
+        }
+        if let Some(tenant) = self.promises.tenants.get_mut(&number).filter(|_| outcome.as_ref().ok() != Some(&false)) {
+            self.report.tenants_erased += u64::from(told == Told::Done);
+            tenant.terms.change(None, told);
+        }
         Ok(())
     }
 
@@ -315,6 +358,10 @@ impl World {
             What::SetTenantState { named, state } => {
                 running.control.state().tenant_named(named).is_some_and(|entry| entry.state == *state)
             }
+            What::DeleteTenant { named, .. } => {
+                let entry = running.control.state().tenant_or_deleting(named);
+                entry.is_some_and(|entry| entry.state == TenantState::Deleting)
+            }
             _ => false,
         };
         let answer = running.control.carry_out(&Command { call, what });
@@ -361,7 +408,8 @@ impl World {
     }
 
     fn some_tenant(&mut self) -> Option<(u32, String)> {
-        let there: Vec<_> = self.promises.tenants.iter().map(|(number, tenant)| (*number, tenant.id.clone())).collect();
+        let there = self.promises.tenants.iter().filter(|(_, tenant)| !tenant.is_erased());
+        let there: Vec<_> = there.map(|(number, tenant)| (*number, tenant.id.clone())).collect();
         (!there.is_empty()).then(|| there[self.rng.index(there.len())].clone())
     }
 
@@ -370,7 +418,7 @@ impl World {
         let is_live = |token: &Token| {
             token.kind == kind
                 && token.standing.get() != Some(&Standing::Ended)
-                && self.promises.tenants.contains_key(&token.tenant)
+                && self.promises.tenants.get(&token.tenant).is_some_and(|tenant| !tenant.is_erased())
         };
         let tokens = self.promises.tokens.iter().enumerate();
         let live: Vec<usize> = tokens.filter(|(_, token)| is_live(token)).map(|(index, _)| index).collect();
@@ -421,7 +469,7 @@ impl World {
 
     fn change_terms(&mut self, number: u32, told: Told, change: impl Fn(&mut TenantTerms)) {
         let tenant = self.promises.tenants.get_mut(&number).expect("it was chosen among those that are there");
-        tenant.terms.change_each(told, change);
+        tenant.terms.change_each(told, |terms| terms.iter_mut().for_each(&change));
     }
 }
 

@@ -254,8 +254,7 @@ impl World {
                 tier: Tier::Unlimited,
                 overrides: Overrides::default(),
             };
-            let tenant = PromisedTenant { id: "default".to_owned(), terms: OneOf::known(terms) };
-            self.promises.tenants.insert(1, tenant);
+            self.promises.tenants.insert(1, PromisedTenant::new("default".to_owned(), terms));
         }
         Ok(told)
     }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::auth::role::Role;
-use crate::catalog::records::{KeyRevoked, Origin, Outcome, SigningSecretCreated, chain_digest};
+use crate::catalog::records::{
+    KeyRevoked, Origin, Outcome, SigningSecretCreated, TenantDeleted, TenantErased, chain_digest,
+};
 
 #[derive(Default)]
 struct Catalog {
@@ -233,4 +235,61 @@ fn a_programmatic_key_needs_a_creator_that_lives_and_an_id_of_its_own() {
     catalog.put(Body::KeyRevoked(KeyRevoked { key: 3 })).unwrap();
     let late = programmatic(&catalog, 3);
     assert_eq!(catalog.put(Body::ProgrammaticKeyMinted(late)).unwrap_err(), StateError::Creator);
+}
+
+#[test]
+fn an_erased_tenant_gives_its_id_and_address_back_and_never_its_number() {
+    let mut catalog = filled();
+    catalog.put(Body::KeyMinted(catalog.key(2, CredentialKind::Streaming))).unwrap();
+    let erased = |tenant| Body::TenantErased(TenantErased { tenant });
+    let deleted = Body::TenantDeleted(TenantDeleted { tenant: 2 });
+    // It is deleted first, and what is deleted is still somebody.
+    assert_eq!(catalog.put(erased(2)).unwrap_err(), StateError::TenantNotDeleted);
+    assert_eq!(catalog.put(erased(9)).unwrap_err(), StateError::NoSuchTenant);
+    catalog.put(deleted.clone()).unwrap();
+    assert_eq!(catalog.put(deleted.clone()).unwrap_err(), StateError::TenantDeleted);
+    let taken = [("acme", None, StateError::TenantIdTaken), ("x", Some("a@b.c"), StateError::EmailTaken)];
+    for (id, email, error) in taken {
+        let tenant = catalog.tenant(id, email);
+        assert_eq!(catalog.put(Body::TenantCreated(tenant)).unwrap_err(), error);
+    }
+    assert!(catalog.state.tenant_named("acme").is_none());
+    assert_eq!(catalog.state.tenant_or_deleting("ws-2").unwrap().made.id, "acme");
+
+    let changes = catalog.put(erased(2)).unwrap();
+    assert!(matches!(changes[..], [Change::TenantGone(Tenant(2))]), "{changes:?}");
+    assert_eq!(catalog.put(erased(2)).unwrap_err(), StateError::NoSuchTenant);
+    assert_eq!(catalog.put(deleted).unwrap_err(), StateError::NoSuchTenant);
+    assert!(catalog.state.tenant_or_deleting("acme").is_none() && catalog.state.tenant_or_deleting("ws-2").is_none());
+    // Only those who are left, and nothing of those who are not.
+    let is_of = |change: &Change, tenant| match change {
+        Change::Tenant(row) => row.number == tenant,
+        Change::Credential(row) => row.tenant == tenant,
+        Change::TenantGone(_) | Change::SigningKeys(_) => false,
+    };
+    let rows = catalog.state.snapshot();
+    assert!(rows.iter().any(|row| is_of(row, Tenant(1))) && !rows.iter().any(|row| is_of(row, Tenant(2))), "{rows:?}");
+
+    assert_eq!(catalog.state.next_tenant(), 3);
+    let again = catalog.tenant("acme", Some("a@b.c"));
+    catalog.put(Body::TenantCreated(again)).unwrap();
+    assert_eq!(catalog.state.tenant_by_email("a@b.c").unwrap().made.number, 3);
+    // Who reads old records is still told what it was called.
+    let known = [0, 2, 3, 4].map(|number| catalog.state.id_of_tenant(Tenant(number)));
+    assert_eq!(known, [Some("system"), Some("acme"), Some("acme"), None]);
+    let had = [0, 1, 2, 3, 4].map(|number| catalog.state.has_had_tenant(Tenant(number)));
+    assert_eq!(had, [false, true, true, true, false]);
+}
+
+#[test]
+fn the_last_tenants_number_is_not_given_out_again_by_a_replay() {
+    let mut catalog = filled();
+    catalog.put(Body::TenantDeleted(TenantDeleted { tenant: 2 })).unwrap();
+    catalog.put(Body::TenantErased(TenantErased { tenant: 2 })).unwrap();
+    let mut state = State::default();
+    for record in &catalog.records {
+        state.apply(record, chain_digest(&record.encode())).unwrap();
+    }
+    assert_eq!(state, catalog.state);
+    assert_eq!(state.next_tenant(), 3);
 }

@@ -1,0 +1,189 @@
+//! Deleted tenants on their way out: what the shards of this core hold of them is removed, and once nothing is left the
+//! catalog is told, which gives their ids back.
+//!
+//! Owns who is being removed from this core's shards. That somebody is to be removed is the catalog's to know: a shard does
+//! not remember it, so that it is said after each start for every tenant whose end the catalog has not recorded. Must
+//! never: tell the catalog before the tenant's events and its rejects are both gone from the disk.
+//!
+//! ```text
+//! snapshot, Delta: deleting ─► erase ─► shard ─ files are rewritten ─► is_erased ─► control thread ─► Delta: gone
+//!                                                                          └─◄─ said again until it is heard ─┘
+//! ```
+
+use std::collections::BTreeMap;
+
+use ringlog_engine::ids::{ShardNumber, Tenant};
+
+use crate::auth::delta::{Change, Delta, TenantRow, TenantState};
+use crate::core::host::CoreHost;
+use crate::handle::sources::{owner_of, shadow_of};
+use crate::limits::{ERASED_TOLD_EVERY_US, ERASURES_LOOK_EVERY_US, ERASURES_LOOKED_AT_MAX};
+
+#[derive(Debug)]
+struct Erasing {
+    shard: ShardNumber,
+    /// Before it, the catalog has been told and may not have got to it.
+    tell_at_us: u64,
+}
+
+/// Who is being removed from the shards of a core.
+#[derive(Debug, Default)]
+pub struct Erasures {
+    /// By number.
+    under_way: BTreeMap<u32, Erasing>,
+    look_at_us: u64,
+    /// The number from which on the next look goes.
+    look_from: u32,
+}
+
+impl Erasures {
+    /// `false`: it is under way already.
+    fn begin(&mut self, shard: ShardNumber, tenant: Tenant) -> bool {
+        if self.under_way.contains_key(&tenant.0) {
+            return false;
+        }
+        self.under_way.insert(tenant.0, Erasing { shard, tell_at_us: 0 });
+        self.look_at_us = 0;
+        true
+    }
+
+    /// The catalog knows that it is gone. It may have been on another core's shard.
+    fn end(&mut self, tenant: Tenant) {
+        self.under_way.remove(&tenant.0);
+    }
+
+    /// Tells of tenants that are gone, of a bounded number at a time. Who could not be told of is told of later.
+    fn look(
+        &mut self,
+        now_us: u64,
+        is_gone: impl Fn(ShardNumber, Tenant) -> bool,
+        mut tell: impl FnMut(Tenant) -> bool,
+    ) {
+        if now_us < self.look_at_us {
+            return;
+        }
+        let mut left = ERASURES_LOOKED_AT_MAX;
+        let mut next = 0;
+        for (&number, erasing) in self.under_way.range_mut(self.look_from..) {
+            if left == 0 {
+                next = number;
+                break;
+            }
+            left -= 1;
+            let tenant = Tenant(number);
+            let is_due = erasing.tell_at_us <= now_us;
+            if is_due && is_gone(erasing.shard, tenant) && tell(tenant) {
+                erasing.tell_at_us = now_us + ERASED_TOLD_EVERY_US;
+            }
+        }
+        self.look_from = next;
+        self.look_at_us = now_us + ERASURES_LOOK_EVERY_US;
+    }
+
+    /// When there is something to look at.
+    pub fn due_at_us(&self) -> Option<u64> {
+        (!self.under_way.is_empty()).then_some(self.look_at_us)
+    }
+}
+
+impl CoreHost {
+    /// Has the shards of this core remove who is deleted. After the delta is in force: nobody is let in any more who would
+    /// store something.
+    pub(super) fn set_erasures(&mut self, delta: &Delta) {
+        for change in &delta.changes {
+            match change {
+                Change::Tenant(row) if row.state == TenantState::Deleting => self.begin_erasure(row),
+                Change::TenantGone(tenant) => self.erasures.end(*tenant),
+                Change::Tenant(_) | Change::Credential(_) | Change::SigningKeys(_) => {}
+            }
+        }
+    }
+
+    fn begin_erasure(&mut self, row: &TenantRow) {
+        let is_here = self.shard_owners[row.shard.0 as usize] == self.core;
+        if is_here && self.erasures.begin(row.shard, row.number) {
+            for tenant in [row.number, shadow_of(row.number)] {
+                self.shards.erase(row.shard, tenant);
+            }
+        }
+    }
+
+    pub(super) fn look_at_erasures(&mut self) {
+        let (shards, control, wall) = (&self.shards, &self.control, self.now.wall);
+        let is_gone = |shard, number| [number, shadow_of(number)].iter().all(|tenant| shards.is_erased(shard, *tenant));
+        self.erasures.look(self.now.monotonic_us, is_gone, |tenant| control.erased(tenant, wall).is_ok());
+    }
+
+    /// Whether something may still be kept for a tenant, or for the tenant that it holds the rejects of.
+    pub(super) fn is_kept(&self, tenant: Tenant) -> bool {
+        self.credentials.tenant(owner_of(tenant)).is_some_and(|row| row.state != TenantState::Deleting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    const SHARD: ShardNumber = ShardNumber(3);
+
+    fn under_way(tenants: impl IntoIterator<Item = u32>) -> Erasures {
+        let mut erasures = Erasures::default();
+        for tenant in tenants {
+            assert!(erasures.begin(SHARD, Tenant(tenant)));
+        }
+        erasures
+    }
+
+    fn told(erasures: &mut Erasures, now_us: u64, gone: &[u32]) -> Vec<u32> {
+        let mut told = Vec::new();
+        let is_gone = |shard, tenant: Tenant| shard == SHARD && gone.contains(&tenant.0);
+        erasures.look(now_us, is_gone, |tenant| {
+            told.push(tenant.0);
+            true
+        });
+        told
+    }
+
+    #[test]
+    fn the_catalog_is_told_of_who_is_gone_and_again_until_it_is_heard() {
+        let mut erasures = under_way([7, 9]);
+        assert!(!erasures.begin(SHARD, Tenant(7)));
+        assert_eq!(erasures.due_at_us(), Some(0));
+        assert!(told(&mut erasures, 5, &[]).is_empty());
+        assert_eq!(erasures.due_at_us(), Some(5 + ERASURES_LOOK_EVERY_US));
+        assert!(told(&mut erasures, 6, &[7]).is_empty(), "it was looked at a moment ago");
+        let first_us = 5 + ERASURES_LOOK_EVERY_US;
+        assert_eq!(told(&mut erasures, first_us, &[7]), [7]);
+        assert_eq!(told(&mut erasures, first_us + ERASURES_LOOK_EVERY_US, &[7, 9]), [9]);
+        assert_eq!(told(&mut erasures, first_us + ERASED_TOLD_EVERY_US, &[7, 9]), [7]);
+        [7, 8, 9].into_iter().for_each(|tenant| erasures.end(Tenant(tenant)));
+        assert_eq!(erasures.due_at_us(), None);
+    }
+
+    #[test]
+    fn who_could_not_be_told_is_told_at_the_next_look() {
+        let mut erasures = under_way([7]);
+        erasures.look(0, |_, _| true, |_| false);
+        assert_eq!(told(&mut erasures, ERASURES_LOOK_EVERY_US, &[7]), [7]);
+    }
+
+    #[test]
+    fn of_many_each_has_its_turn_and_one_look_is_bounded() {
+        let count = 3 * ERASURES_LOOKED_AT_MAX as u32;
+        let mut erasures = under_way(0..count);
+        let (looks, seen) = (Cell::new(0), RefCell::new(vec![false; count as usize]));
+        for round in 0..3 {
+            looks.set(0);
+            let is_gone = |_, tenant: Tenant| {
+                looks.set(looks.get() + 1);
+                seen.borrow_mut()[tenant.0 as usize] = true;
+                false
+            };
+            erasures.look(round * ERASURES_LOOK_EVERY_US, is_gone, |_| unreachable!("none is gone"));
+            assert_eq!(looks.get(), ERASURES_LOOKED_AT_MAX);
+        }
+        assert!(seen.borrow().iter().all(|seen| *seen));
+    }
+}
