@@ -133,11 +133,13 @@ impl World {
             1 if !must_be_strict => Durability::Interval { every_us: 500 },
             _ => Durability::Commit,
         };
+        // Where one class has room for all, the other is tight.
+        let (of_tenant, of_shard) = (rng.index(3), rng.index(3));
         let keys = KeyBounds {
-            per_tenant: [3, 20, 1 << 20][rng.index(3)],
-            per_shard: [8, 1 << 21, 1 << 21][rng.index(3)],
-            frames_per_tenant: [2, 15, 1 << 18][rng.index(3)],
-            frames_per_shard: [5, 1 << 19, 1 << 19][rng.index(3)],
+            per_tenant: [3, 20, 1 << 20][of_tenant],
+            per_shard: [8, 1 << 21, 1 << 21][of_shard],
+            frames_per_tenant: [15, 1 << 18, 2][of_tenant],
+            frames_per_shard: [1 << 19, 5, 1 << 19][of_shard],
             kept_us: [100_000, KeyBounds::STANDARD.kept_us][rng.index(2)],
             runs: 2 + rng.index(3),
             dead: [0, 5, 1 << 16][rng.index(3)],
@@ -433,7 +435,7 @@ impl World {
         let events = self.some_events(tenant);
         let key = self.rng.chance(1, 3).then(|| {
             // Numbers of one class are numbers of the other, too.
-            let class = KeyClass::ALL[self.rng.index(2)];
+            let class = KeyClass::ALL[self.next_payload as usize % 2];
             let next = &mut self.next_keys[class as usize];
             *next += 1;
             Key { class, key: *next, body: self.next_payload }

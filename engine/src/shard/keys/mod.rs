@@ -163,3 +163,45 @@ pub(super) fn answer_replay(
     }
     Ok(Appended { first_position: original.first_position(), received_at: original.received_at(), is_replay: true })
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::little_endian::{I64, U16, U32, U64};
+
+    use super::*;
+
+    fn entry(tenant: u32, class: KeyClass, position: u64) -> KeyEntry {
+        KeyEntry {
+            tenant: U32::new(tenant),
+            event_count: U16::new(1),
+            class: class as u8,
+            reserved: 0,
+            first_position: U64::new(position),
+            received_at: I64::new(0),
+            first_version: U64::new(1),
+            idempotency_hash: u128::from(position).to_le_bytes(),
+            body_hash: [0; 16],
+        }
+    }
+
+    #[test]
+    fn a_tenants_keys_of_both_classes_are_forgotten() {
+        let mut windows = KeyWindows::new(KeyBounds::STANDARD, 1);
+        for position in 1..=10 {
+            windows.insert(entry(1, KeyClass::Frame, 2 * position));
+            windows.insert(entry(2, KeyClass::Frame, position));
+        }
+        windows.insert(entry(1, KeyClass::Request, 1));
+        let floor = |tenant, class, position| KeyFloor { tenant: Tenant(tenant), class, position: Position(position) };
+        let of_two = floor(2, KeyClass::Frame, 1);
+        let mut floors = windows.floors();
+        floors.sort_unstable();
+        assert_eq!(floors, [floor(1, KeyClass::Request, 1), floor(1, KeyClass::Frame, 2), of_two]);
+        assert!(windows.has_known(Tenant(1)) && !windows.has_known(Tenant(3)));
+        // The request's goes at once, and that is not all.
+        assert!(!windows.forget_some(Tenant(1), 5));
+        assert_eq!((windows.len(), windows.of(KeyClass::Request).len()), (15, 0));
+        assert!(windows.forget_some(Tenant(1), 5));
+        assert_eq!((windows.len(), windows.floors()), (10, vec![of_two]));
+    }
+}
