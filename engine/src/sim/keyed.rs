@@ -33,8 +33,8 @@ struct Original {
     first_version: Version,
     received_at: Micros,
     event_count: usize,
-    /// Another batch was stored under the key later: this one had been forgotten, whether or not the other stays.
-    was_replaced: bool,
+    /// It may have been forgotten at some time, for a batch that may be gone by now.
+    may_be_gone: bool,
 }
 
 /// What is remembered of a key.
@@ -76,14 +76,14 @@ impl KeyModel {
     ) -> Result<(), Violation> {
         self.check_unknown(tenant, key, Received { earliest: received_at, latest: received_at })?;
         let originals = self.originals.entry((tenant.0, key.key)).or_default();
-        originals.iter_mut().for_each(|older| older.was_replaced = true);
+        originals.iter_mut().for_each(|older| older.may_be_gone = true);
         originals.push(Original {
             body: key.body,
             first_position: first.0,
             first_version: first.1,
             received_at,
             event_count,
-            was_replaced: false,
+            may_be_gone: false,
         });
         self.stored.entry(tenant.0).or_default().push(first.0);
         Ok(())
@@ -139,6 +139,21 @@ impl KeyModel {
         self.original(tenant, key).is_some()
     }
 
+    /// A crash may take the last batches back, but not bring back what they pushed out. `unanswered`: of each tenant, the
+    /// batches with a key that may have been admitted.
+    pub fn crashed(&mut self, unanswered: &BTreeMap<u32, usize>) {
+        let waiting: usize = unanswered.values().sum();
+        let all = self.stored.values().map(Vec::len).sum::<usize>() + waiting;
+        for ((number, _), originals) in &mut self.originals {
+            let stored = &self.stored[number];
+            let of_tenant = unanswered.get(number).copied().unwrap_or(0);
+            for original in originals {
+                let newer = stored.len() - stored.partition_point(|&first| first <= original.first_position);
+                original.may_be_gone |= self.bounds.per_tenant <= newer + of_tenant || self.bounds.per_shard <= all;
+            }
+        }
+    }
+
     /// A crash took the end of the log: what was stored behind `last` never was.
     pub fn cut(&mut self, tenant: Tenant, last: Position) {
         for ((number, _), originals) in &mut self.originals {
@@ -164,7 +179,7 @@ impl KeyModel {
         let stored = &self.stored[&tenant.0];
         let newer = stored.len() - stored.partition_point(|&first| first <= original.first_position);
         let all: usize = self.stored.values().map(Vec::len).sum();
-        let may_be_gone = original.was_replaced
+        let may_be_gone = original.may_be_gone
             || over_at <= self.wall_max.max(received.latest)
             || self.bounds.per_tenant <= newer
             || self.bounds.per_shard <= all;

@@ -338,6 +338,11 @@ impl Model {
                 return Err(format!("tenant {number} has a hole"));
             }
         }
+        let mut unanswered: BTreeMap<u32, usize> = BTreeMap::new();
+        for waiting in self.unanswered.iter().filter(|waiting| waiting.key.is_some()) {
+            *unanswered.entry(waiting.tenant.0).or_insert(0) += 1;
+        }
+        self.keys.crashed(&unanswered);
         let mut taken: BTreeMap<u32, u64> = BTreeMap::new();
         match self.promise {
             Promise::Durable => {
