@@ -135,6 +135,9 @@ struct Builder<'a> {
     fingerprint: FingerprintKey,
     tenants: TenantMap<TenantState>,
     keys: KeyWindows,
+    /// The keys of the segment being scanned are in no run: those that a merged run has dropped must not come back, or an
+    /// older batch of a key would be known where a newer one is forgotten.
+    takes_keys: bool,
     index: ActiveIndex,
     next_ordinal: u64,
     watermark: BlockSequence,
@@ -169,6 +172,7 @@ impl Shard {
             fingerprint: config.fingerprint,
             tenants: TenantMap::new(),
             keys: KeyWindows::new(config.keys, config.fingerprint.0),
+            takes_keys: true,
             index: ActiveIndex::new(config.segment_events_max()),
             next_ordinal: 0,
             watermark: BlockSequence(0),
@@ -224,6 +228,7 @@ impl Shard {
             }
             // Keys come in the order of admission: those of earlier segments first.
             key_runs.load_until(this.number, &mut builder.keys);
+            builder.takes_keys = !known_key_runs.covers(this.number.0);
             let later = LaterBlocks::read(disk, &config, &found[place + 1..], &mut window, &mut surveys)?;
             builder.index.clear();
             let mut reader = SegmentReader::new(disk, &config.home, &this, &mut window);
@@ -669,7 +674,9 @@ impl Builder<'_> {
         }
         state.take(first_position, received_at, batch.event_count() as u64, batch.records().len() as u64);
         self.tenants.set(tenant, state);
-        if let Some(idempotency) = batch.idempotency() {
+        if let Some(idempotency) = batch.idempotency()
+            && self.takes_keys
+        {
             self.keys.insert(KeyEntry::new(&batch, idempotency, first_position, received_at));
         }
         self.report.events += batch.event_count() as u64;

@@ -34,8 +34,8 @@ struct Original {
     first_version: Version,
     received_at: Micros,
     event_count: usize,
-    /// Another batch was stored under the key later: this one had been forgotten, whether or not the other stays.
-    was_replaced: bool,
+    /// It may have been forgotten at some time, for a batch that may be gone by now.
+    may_be_gone: bool,
 }
 
 /// What is remembered of a key.
@@ -77,14 +77,14 @@ impl KeyModel {
     ) -> Result<(), Violation> {
         self.check_unknown(tenant, key, Received { earliest: received_at, latest: received_at })?;
         let originals = self.originals.entry((tenant.0, key.class, key.key)).or_default();
-        originals.iter_mut().for_each(|older| older.was_replaced = true);
+        originals.iter_mut().for_each(|older| older.may_be_gone = true);
         originals.push(Original {
             body: key.body,
             first_position: first.0,
             first_version: first.1,
             received_at,
             event_count,
-            was_replaced: false,
+            may_be_gone: false,
         });
         self.stored.entry((tenant.0, key.class)).or_default().push(first.0);
         Ok(())
@@ -140,6 +140,25 @@ impl KeyModel {
         self.original(tenant, key).is_some()
     }
 
+    /// A crash may take the last batches back, but not bring back what they pushed out. `unanswered`: of each tenant
+    /// and class, the batches with a key that may have been admitted.
+    pub fn crashed(&mut self, unanswered: &BTreeMap<(u32, KeyClass), usize>) {
+        for class in KeyClass::ALL {
+            let (per_tenant, per_shard) = self.bounds.of(class);
+            let waiting = unanswered.iter().filter(|((_, of), _)| *of == class).map(|(_, count)| count).sum::<usize>();
+            let stored = self.stored.iter().filter(|((_, of), _)| *of == class).map(|(_, stored)| stored.len());
+            let all = stored.sum::<usize>() + waiting;
+            for ((number, _, _), originals) in self.originals.iter_mut().filter(|((_, of, _), _)| *of == class) {
+                let stored = &self.stored[&(*number, class)];
+                let of_tenant = unanswered.get(&(*number, class)).copied().unwrap_or(0);
+                for original in originals {
+                    let newer = stored.len() - stored.partition_point(|&first| first <= original.first_position);
+                    original.may_be_gone |= per_tenant <= newer + of_tenant || per_shard <= all;
+                }
+            }
+        }
+    }
+
     /// A crash took the end of the log: what was stored behind `last` never was.
     pub fn cut(&mut self, tenant: Tenant, last: Position) {
         for ((number, _, _), originals) in &mut self.originals {
@@ -167,7 +186,7 @@ impl KeyModel {
         let of_class = self.stored.iter().filter(|((_, class), _)| *class == key.class);
         let all: usize = of_class.map(|(_, stored)| stored.len()).sum();
         let (per_tenant, per_shard) = self.bounds.of(key.class);
-        let may_be_gone = original.was_replaced
+        let may_be_gone = original.may_be_gone
             || over_at <= self.wall_max.max(received.latest)
             || per_tenant <= newer
             || per_shard <= all;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::event::EventBatch;
+use crate::event::{EventBatch, KeyClass};
 use crate::format::record::{RECORD_HEADER_BYTES, Record};
 use crate::ids::{Micros, Position, Tenant, Version};
 use crate::month::Month;
@@ -338,6 +338,13 @@ impl Model {
                 return Err(format!("tenant {number} has a hole"));
             }
         }
+        let mut unanswered: BTreeMap<(u32, KeyClass), usize> = BTreeMap::new();
+        for waiting in &self.unanswered {
+            if let Some(key) = waiting.key {
+                *unanswered.entry((waiting.tenant.0, key.class)).or_insert(0) += 1;
+            }
+        }
+        self.keys.crashed(&unanswered);
         let mut taken: BTreeMap<u32, u64> = BTreeMap::new();
         match self.promise {
             Promise::Durable => {

@@ -421,6 +421,38 @@ fn a_rotten_or_missing_key_run_is_made_again_while_its_segments_exist() {
 }
 
 /// Nobody knows which keys were in it: what was stored might be stored again.
+/// The batch that was stored last under a key is forgotten, and so is the one before it: reading its segment again must not
+/// bring that one back.
+#[test]
+fn keys_that_a_merge_has_dropped_do_not_come_back_with_their_segment() {
+    let other = Tenant(2);
+    let mut rig = Rig::new(1);
+    rig.config.keys = KeyBounds { per_shard: 2, runs: 2, ..KeyBounds::STANDARD };
+    rig.open().unwrap();
+    let mut number = 100;
+    let mut send_other = |rig: &mut Rig| {
+        number += 1;
+        assert!(rig.append_keyed(other, key(number), &events(1)).unwrap().is_ok());
+    };
+    let first = store(&mut rig, key(1), 1);
+    send_other(&mut rig);
+    send_other(&mut rig);
+    rig.roll();
+    // The shard has room for two keys.
+    let second = store(&mut rig, key(1), 1);
+    assert!(first.first_position < second.first_position);
+    store(&mut rig, key(2), 1);
+    for _ in 0..6 {
+        send_other(&mut rig);
+    }
+    rig.roll();
+    assert_eq!(rig.shard().stats().key_runs_merged, 1);
+    rig.close();
+    rig.disk.remove("shard-0000/log-0000000000000001.idx").unwrap();
+    rig.open().unwrap();
+    store(&mut rig, key(1), 1);
+}
+
 #[test]
 fn a_rotten_key_run_whose_segments_are_gone_makes_the_shard_read_only() {
     let mut rig = Rig::new(1);
