@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use ringlog_benches::credentials::{NOW, Table, mixed, revoked_key, streaming_key, unknown_key};
+use ringlog_benches::credentials::{Counts, NOW, Table, mixed, revoked_key, streaming_key, unknown_key};
 use ringlog_benches::welch::{Finding, THRESHOLD, compare};
 use ringlog_server::auth::credentials::Presented;
 use ringlog_server::auth::password::{Hasher, Password};
@@ -155,7 +155,7 @@ fn main() -> ExitCode {
 
 /// What is judged, and how a revoked key compares: its row is still there and is looked at, which takes a key to get to.
 fn streaming_keys(options: &Options, wrong_at_the_ends: &Classes<'_>) -> (Vec<Finding>, Finding) {
-    let mut table = Table::new(KEYS, 0);
+    let mut table = Table::new(Counts { streaming: KEYS, programmatic: 0, tokens: 0 });
     let near = |class, bits| match class {
         0 => unknown_key(bits % u64::from(KEYS)).into_bytes(),
         _ => with_wrong_digit(STREAMING_KEY_CHARS - 1, bits),
@@ -176,7 +176,7 @@ fn streaming_keys(options: &Options, wrong_at_the_ends: &Classes<'_>) -> (Vec<Fi
 
 /// A token that is in the cache, forged where its claims begin and where its MAC begins. Its header is no secret.
 fn tokens(options: &Options) -> Finding {
-    let mut table = Table::new(KEYS, 1);
+    let mut table = Table::new(Counts { streaming: KEYS, programmatic: 0, tokens: 1 });
     let token = table.tokens[0].clone();
     let good = Presented::none().api_key(token.as_bytes());
     assert!(table.credentials.authenticate(good, NOW).is_ok());
