@@ -86,7 +86,7 @@ struct Row {
     state: CredentialState,
 }
 
-/// A million keys are 64 MB a core, and as much again for what is recognised of them.
+/// A million keys are 64 MB a core, and as much again once that core has seen them all.
 const _: () = assert!(size_of::<Row>() == 64);
 
 /// What an empty slot holds, and what a key that is not found is compared with, so that a miss costs what a hit costs.
@@ -160,7 +160,6 @@ impl Credentials {
                 }
             }
         }
-        self.recognised.make_room(self.rows.len());
         self.epoch = delta.epoch;
     }
 

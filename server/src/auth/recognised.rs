@@ -7,7 +7,8 @@
 //! slot, tag (the same upper 32) ─► home ─► the entry that has this slot ─► taken out
 //! ```
 //!
-//! Linear probing over a table that is at most two thirds full, without graves: what stood behind an entry moves up.
+//! Linear probing over a table that is at most two thirds full, without graves: what stood behind an entry moves up. It is
+//! as large as what is in use needs, whatever else there is: few pages are looked up where few keys are used.
 
 use ringlog_engine::ids::{Micros, Tenant};
 use ringlog_engine::io::huge_vec;
@@ -53,12 +54,13 @@ const EMPTY: Entry = Entry { hash: 0, slot: EMPTY_SLOT, generation: 0, good_unti
 pub struct Recognised {
     key: KeyedHash,
     entries: Vec<Entry>,
+    count: usize,
 }
 
 impl Recognised {
     /// `seed` is random, and the core's own.
     pub fn new(seed: u128) -> Recognised {
-        Recognised { key: KeyedHash::new(seed), entries: vec![EMPTY; ENTRIES_MIN] }
+        Recognised { key: KeyedHash::new(seed), entries: vec![EMPTY; ENTRIES_MIN], count: 0 }
     }
 
     pub fn hash(&self, secret: &[u8]) -> u128 {
@@ -80,13 +82,21 @@ impl Recognised {
         }
     }
 
-    /// Remembers a secret that was verified. Forget what its slot had before: there is room for one of each.
+    /// Remembers a secret that was verified. Forget what its slot had before: the table grows by what it holds.
     pub fn learn(&mut self, hash: u128, known: &Known, expires_at: Micros) {
-        let mut at = self.home(tag(hash));
-        while self.entries[at].slot != EMPTY_SLOT && self.entries[at].hash != hash {
+        if 2 * self.entries.len() < 3 * (self.count + 1) {
+            self.grow();
+        }
+        self.place(Entry::new(hash, known, expires_at));
+    }
+
+    fn place(&mut self, entry: Entry) {
+        let mut at = self.home(entry.tag());
+        while self.entries[at].slot != EMPTY_SLOT && self.entries[at].hash != entry.hash {
             at = self.after(at);
         }
-        self.entries[at] = Entry::new(hash, known, expires_at);
+        self.count += usize::from(self.entries[at].slot == EMPTY_SLOT);
+        self.entries[at] = entry;
     }
 
     /// Takes out what is known of a slot's secret; `tag` is that of the last hash that was learnt for it.
@@ -108,22 +118,24 @@ impl Recognised {
             at = self.after(at);
         }
         self.entries[hole] = EMPTY;
+        self.count -= 1;
     }
 
     pub fn clear(&mut self) {
-        self.entries.fill(EMPTY);
+        self.entries = vec![EMPTY; ENTRIES_MIN];
+        self.count = 0;
     }
 
-    /// Makes sure that a secret of each of so many slots fits. A table that must grow begins anew: learning all again costs
-    /// each key one slow check, and moving them would stop the core for all of them at once.
-    pub fn make_room(&mut self, slot_count: usize) {
-        let needed = slot_count + slot_count / 2;
-        if self.entries.len() <= needed {
-            let entry_count = (needed + 1).next_power_of_two();
-            self.entries = Vec::new();
-            // On huge pages: it is hit at random, and small pages would cost more than the memory itself.
-            self.entries = huge_vec(entry_count);
-            self.entries.resize(entry_count, EMPTY);
+    /// From front to back in both tables, since homes keep their order: half a million entries are some milliseconds.
+    fn grow(&mut self) {
+        let entry_count = 2 * self.entries.len();
+        // On huge pages: it is hit at random.
+        let mut entries = huge_vec(entry_count);
+        entries.resize(entry_count, EMPTY);
+        let entries = std::mem::replace(&mut self.entries, entries);
+        self.count = 0;
+        for entry in entries.into_iter().filter(|entry| entry.slot != EMPTY_SLOT) {
+            self.place(entry);
         }
     }
 
@@ -193,15 +205,9 @@ mod tests {
         }
     }
 
-    fn with_room_for(slot_count: usize) -> Recognised {
-        let mut recognised = Recognised::new(7);
-        recognised.make_room(slot_count);
-        recognised
-    }
-
     #[test]
     fn what_was_learnt_is_found_whole_until_it_is_forgotten() {
-        let mut recognised = with_room_for(1000);
+        let mut recognised = Recognised::new(7);
         let secrets: Vec<String> = (0..1000).map(|slot| format!("the secret of slot {slot}")).collect();
         let hashes: Vec<u128> = secrets.iter().map(|secret| recognised.hash(secret.as_bytes())).collect();
         for (slot, hash) in (0..).zip(&hashes) {
@@ -226,7 +232,7 @@ mod tests {
     /// Hashes with few different homes, so that entries stand in each other's way and round the end of the table.
     #[test]
     fn a_crowded_table_agrees_with_a_map() {
-        let mut recognised = with_room_for(40);
+        let mut recognised = Recognised::new(7);
         let mut model: HashMap<u32, u128> = HashMap::new();
         let mut state = 1u64;
         let mut random = |below: u64| {
@@ -246,7 +252,7 @@ mod tests {
             // Of a slot that has nothing, whatever the tag.
             recognised.forget(41, random(1 << 32) as u32);
             let count = recognised.entries.iter().filter(|entry| entry.slot != EMPTY_SLOT).count();
-            assert_eq!(count, model.len());
+            assert_eq!((count, recognised.count, recognised.entries.len()), (model.len(), model.len(), ENTRIES_MIN));
             for (slot, hash) in &model {
                 assert_eq!(recognised.find(*hash, NOW), Some(known(*slot)));
             }
@@ -255,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_last_second_is_the_rows_to_judge() {
-        let mut recognised = with_room_for(1);
+        let mut recognised = Recognised::new(7);
         let at = |seconds: i64, us: i64| Micros(seconds * SECOND_US + us);
         for (expires_at, last_good) in [
             (at(2000, 0), Some(at(2000, -1))),
@@ -273,21 +279,30 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_when_told_to_and_is_never_full() {
+    fn it_grows_with_what_it_holds_and_is_never_full() {
         let mut recognised = Recognised::new(7);
-        for slot_count in [0, 1, 42, 43, 1000, 5_000] {
-            recognised.make_room(slot_count);
-            let hashes: Vec<u128> = (0..slot_count as u32).map(|slot| recognised.hash(&slot.to_le_bytes())).collect();
-            for (slot, hash) in (0..).zip(&hashes) {
-                recognised.learn(*hash, &known(slot), NEVER);
-            }
-            assert!(hashes.iter().all(|hash| recognised.find(*hash, NOW).is_some()));
-            assert_eq!(recognised.find(recognised.hash(b"nobody's"), NOW), None);
-            recognised.clear();
-            assert!(hashes.iter().all(|hash| recognised.find(*hash, NOW).is_none()));
+        let hashes: Vec<u128> = (0..5_000u32).map(|slot| recognised.hash(&slot.to_le_bytes())).collect();
+        for (slot, hash) in (0..).zip(&hashes) {
+            assert_eq!(recognised.find(*hash, NOW), None);
+            // Again is not once more.
+            recognised.learn(*hash, &known(slot), NEVER);
+            recognised.learn(*hash, &known(slot), NEVER);
+            assert_eq!(recognised.count, slot as usize + 1);
+            assert!(3 * recognised.count <= 2 * recognised.entries.len());
+            assert_eq!(recognised.find(hashes[slot as usize / 2], NOW), Some(known(slot / 2)));
         }
-        let before = recognised.entries.len();
-        recognised.make_room(10);
-        assert_eq!(recognised.entries.len(), before);
+        assert_eq!(recognised.entries.len(), 8192);
+        for (slot, hash) in (0..).zip(&hashes) {
+            assert_eq!(recognised.find(*hash, NOW), Some(known(slot)));
+        }
+        // What comes and goes takes no more room.
+        for (slot, hash) in (0..).zip(&hashes).cycle().take(20_000) {
+            recognised.forget(slot, tag(*hash));
+            recognised.learn(*hash, &known(slot), NEVER);
+        }
+        assert_eq!(recognised.entries.len(), 8192);
+        recognised.clear();
+        assert_eq!((recognised.count, recognised.entries.len()), (0, ENTRIES_MIN));
+        assert!(hashes.iter().all(|hash| recognised.find(*hash, NOW).is_none()));
     }
 }
