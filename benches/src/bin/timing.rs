@@ -183,9 +183,14 @@ fn tokens(options: &Options) -> Finding {
     let starts: Vec<usize> = token.match_indices('.').map(|(at, _)| at + 1).collect();
     let forged = |class: usize, bits: u64| {
         let mut guess = token.clone().into_bytes();
-        // Base64 of one length: another letter is another text.
-        let others = (b'A'..=b'Z').filter(|letter| *letter != guess[starts[class]]);
-        guess[starts[class]] = others.cycle().nth(bits as usize % 25).expect("it goes round");
+        // Base64 of one length: other letters are another text. Three of them: with few guesses it would show which of
+        // them are looked for where the token's entry lies, and that is another place for each key of the hash.
+        let mut bits = bits as usize;
+        for letter in &mut guess[starts[class]..][..3] {
+            let others = (b'A'..=b'Z').filter(|other| other != letter);
+            *letter = others.cycle().nth(bits % 25).expect("it goes round");
+            bits /= 25;
+        }
         guess
     };
     let classes = Classes { name: "token with its claims against its MAC forged", guess: &forged };

@@ -126,7 +126,7 @@ impl Recognised {
         self.count = 0;
     }
 
-    /// From front to back in both tables, since homes keep their order: half a million entries are some milliseconds.
+    /// From front to back in both tables, since homes keep their order: no entry is looked for.
     fn grow(&mut self) {
         let entry_count = 2 * self.entries.len();
         // On huge pages: it is hit at random.
