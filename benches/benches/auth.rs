@@ -20,7 +20,8 @@ fn auth(criterion: &mut Criterion) {
     group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     for key_count in KEY_COUNTS {
         let spread_count = key_count.min(SPREAD_MAX);
-        let mut table = Table::new(Counts { streaming: key_count, programmatic: spread_count, tokens: spread_count });
+        let counts = Counts { first: 0, streaming: key_count, programmatic: spread_count, tokens: spread_count };
+        let mut table = Table::new(counts);
         let mut check = |secret: &str, is_good: bool| {
             let presented = Presented::none().api_key(secret.as_bytes());
             assert_eq!(table.credentials.authenticate(presented, NOW).is_ok(), is_good);

@@ -16,12 +16,14 @@ const KID: &str = "k1";
 const SIGNING_SECRET: &[u8] = b"only a bench signs with this one";
 
 /// Where the numbers of keys begin that were good once, of those that never were, and of programmatic keys.
-const REVOKED_FROM: u64 = 1 << 32;
-const UNKNOWN_FROM: u64 = 1 << 40;
-const PROGRAMMATIC_FROM: u64 = 1 << 48;
+const REVOKED_FROM: u64 = 1 << 48;
+const UNKNOWN_FROM: u64 = 1 << 52;
+const PROGRAMMATIC_FROM: u64 = 1 << 56;
 
 /// How many credentials of each kind.
 pub struct Counts {
+    /// The number of the first of each kind: tables that have no key in common begin at different ones.
+    pub first: u64,
     /// As many as this are live, and as many again revoked.
     pub streaming: u32,
     pub programmatic: u32,
@@ -63,8 +65,8 @@ pub fn mixed(number: u64) -> u64 {
 }
 
 impl Table {
-    /// Streaming keys from [`streaming_key`] 0 on, as many from [`revoked_key`] 0 on, programmatic keys from
-    /// [`programmatic_key`] 0 on, and tokens.
+    /// Streaming keys from [`streaming_key`] `first` on, as many from [`revoked_key`] `first` on, programmatic keys from
+    /// [`programmatic_key`] `first` on, and tokens.
     pub fn new(counts: Counts) -> Table {
         let row = |slot, kind, state, proof| {
             Change::Credential(CredentialRow {
@@ -83,7 +85,7 @@ impl Table {
         let keys = VerifyingKeys::new([(KID, SIGNING_SECRET)]);
         let mut changes = vec![Change::SigningKeys(keys.into()), Change::Tenant(tenant())];
         let mut slots = 0..;
-        let mut slots_of = |count: u32| slots.by_ref().take(count as usize).zip(0u64..).collect::<Vec<_>>();
+        let mut slots_of = |count: u32| slots.by_ref().take(count as usize).zip(counts.first..).collect::<Vec<_>>();
         let proof = |key: String| Secret::new(key).digest();
         for (slot, number) in slots_of(counts.streaming) {
             changes.push(row(slot, CredentialKind::Streaming, CredentialState::Active, proof(streaming_key(number))));
@@ -102,7 +104,7 @@ impl Table {
             changes.push(row(slot, CredentialKind::Jwt, CredentialState::Active, id.proof()));
             tokens.push(signer.mint(&subject(slot), &id));
         }
-        let credentials = Credentials::new(0x5eed, &Delta { epoch: 1, changes });
+        let credentials = Credentials::new(u128::from(mixed(counts.first)), &Delta { epoch: 1, changes });
         Table { credentials, tokens }
     }
 }
