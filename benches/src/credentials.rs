@@ -15,9 +15,20 @@ const TENANT: Tenant = Tenant(1);
 const KID: &str = "k1";
 const SIGNING_SECRET: &[u8] = b"only a bench signs with this one";
 
-/// Where the numbers of keys begin that were good once, and of those that never were.
-const REVOKED_FROM: u64 = 1 << 32;
-const UNKNOWN_FROM: u64 = 1 << 40;
+/// Where the numbers of keys begin that were good once, of those that never were, and of programmatic keys.
+const REVOKED_FROM: u64 = 1 << 48;
+const UNKNOWN_FROM: u64 = 1 << 52;
+const PROGRAMMATIC_FROM: u64 = 1 << 56;
+
+/// How many credentials of each kind.
+pub struct Counts {
+    /// The number of the first of each kind: tables that have no key in common begin at different ones.
+    pub first: u64,
+    /// As many as this are live, and as many again revoked.
+    pub streaming: u32,
+    pub programmatic: u32,
+    pub tokens: u32,
+}
 
 /// A table and the tokens in it.
 pub struct Table {
@@ -41,6 +52,10 @@ pub fn unknown_key(number: u64) -> String {
     streaming_key(UNKNOWN_FROM + number)
 }
 
+pub fn programmatic_key(number: u64) -> String {
+    format!("tell_{}", streaming_key(PROGRAMMATIC_FROM + number))
+}
+
 /// Steele, Lea and Flood's SplitMix64: each number of a row becomes 64 bits that look random.
 pub fn mixed(number: u64) -> u64 {
     let mut bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -50,8 +65,9 @@ pub fn mixed(number: u64) -> u64 {
 }
 
 impl Table {
-    /// `key_count` keys from [`streaming_key`] 0 on, as many from [`revoked_key`] 0 on, and `token_count` tokens.
-    pub fn new(key_count: u32, token_count: u32) -> Table {
+    /// Streaming keys from [`streaming_key`] `first` on, as many from [`revoked_key`] `first` on, programmatic keys from
+    /// [`programmatic_key`] `first` on, and tokens.
+    pub fn new(counts: Counts) -> Table {
         let row = |slot, kind, state, proof| {
             Change::Credential(CredentialRow {
                 slot,
@@ -68,22 +84,27 @@ impl Table {
         };
         let keys = VerifyingKeys::new([(KID, SIGNING_SECRET)]);
         let mut changes = vec![Change::SigningKeys(keys.into()), Change::Tenant(tenant())];
-        for slot in 0..key_count {
-            let proof = Secret::new(streaming_key(u64::from(slot))).digest();
-            changes.push(row(slot, CredentialKind::Streaming, CredentialState::Active, proof));
+        let mut slots = 0..;
+        let mut slots_of = |count: u32| slots.by_ref().take(count as usize).zip(counts.first..).collect::<Vec<_>>();
+        let proof = |key: String| Secret::new(key).digest();
+        for (slot, number) in slots_of(counts.streaming) {
+            changes.push(row(slot, CredentialKind::Streaming, CredentialState::Active, proof(streaming_key(number))));
         }
-        for number in 0..key_count {
-            let proof = Secret::new(revoked_key(u64::from(number))).digest();
-            changes.push(row(key_count + number, CredentialKind::Streaming, CredentialState::Revoked, proof));
+        for (slot, number) in slots_of(counts.streaming) {
+            changes.push(row(slot, CredentialKind::Streaming, CredentialState::Revoked, proof(revoked_key(number))));
+        }
+        for (slot, number) in slots_of(counts.programmatic) {
+            let proof = proof(programmatic_key(number));
+            changes.push(row(slot, CredentialKind::Programmatic, CredentialState::Active, proof));
         }
         let signer = TokenSigner::new(KID, SIGNING_SECRET);
         let mut tokens = Vec::new();
-        for slot in (2 * key_count..).take(token_count as usize) {
+        for (slot, _) in slots_of(counts.tokens) {
             let id = TokenId::random();
             changes.push(row(slot, CredentialKind::Jwt, CredentialState::Active, id.proof()));
             tokens.push(signer.mint(&subject(slot), &id));
         }
-        let credentials = Credentials::new(0x5eed, &Delta { epoch: 1, changes });
+        let credentials = Credentials::new(u128::from(mixed(counts.first)), &Delta { epoch: 1, changes });
         Table { credentials, tokens }
     }
 }

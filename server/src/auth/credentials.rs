@@ -2,9 +2,9 @@
 //! It changes by deltas only, at the start of a turn; it waits for nothing and shares nothing with other cores.
 //!
 //! ```text
-//! token  ─► header, MAC, claims ─► slot, generation ┐
-//! key    ─► SHA-256 ─► index ─► slot                ├─► row ─► proof, state, expiry ─► tenant's state ─► Principal
-//! seen before ─► cache ─► slot, generation          ┘
+//! seen before ─► recognised: all of it in one cache line ────────────────────┐
+//! token  ─► header, MAC, claims ─► slot, generation ┐                        ├─► tenant's state ─► Principal
+//! key    ─► SHA-256 ─► index ─► slot                ┴─► row ─► proof, expiry ┘
 //! ```
 //!
 //! The cost of a check does not depend on how many keys there are, nor its time on how much of a guess is right.
@@ -14,6 +14,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use ringlog_engine::ids::{Micros, Tenant};
+use ringlog_engine::io::huge_vec;
 
 use crate::auth::delta::{
     Change, CredentialKind, CredentialRow, CredentialState, Delta, SYSTEM_TENANT, TenantRow, TenantState,
@@ -21,9 +22,9 @@ use crate::auth::delta::{
 use crate::auth::jwt::VerifyingKeys;
 use crate::auth::last_used::{LastUsed, Used};
 pub use crate::auth::presented::{AuthError, Presented};
+use crate::auth::recognised::{Known, Recognised, tag};
 use crate::auth::role::{Permission, Permissions, Role};
-use crate::auth::secret::{Digest, canonical, hex, same_digest, sha256};
-use crate::auth::token_cache::{TokenCache, Verified};
+use crate::auth::secret::{Digest, canonical, same_digest, sha256, streaming_key_text};
 
 /// Slots are handed out densely, so a table is as long as there ever were live credentials at once.
 pub const CREDENTIALS_MAX: usize = 1 << 24;
@@ -35,7 +36,6 @@ const NEVER: Micros = Micros(i64::MAX);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub tenant: Tenant,
-    pub tenant_id: Arc<str>,
     pub role: Role,
     pub kind: CredentialKind,
     pub scope: Permissions,
@@ -68,7 +68,9 @@ pub enum ActingError {
     Suspended(Tenant),
 }
 
+/// One cache line.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 struct Row {
     proof: Digest,
     expires_at: Micros,
@@ -76,14 +78,16 @@ struct Row {
     generation: u32,
     /// Its number in the catalog, or 0 where that has no room here.
     key: u32,
+    /// Where what this core knows of its secret is found, once it has seen that.
+    tag: u32,
     role: Role,
     kind: CredentialKind,
     scope: Permissions,
     state: CredentialState,
 }
 
-/// Ten million keys are 560 MB a core.
-const _: () = assert!(size_of::<Row>() == 56);
+/// A million keys are 64 MB a core, and as much again once that core has seen them all.
+const _: () = assert!(size_of::<Row>() == 64);
 
 /// What an empty slot holds, and what a key that is not found is compared with, so that a miss costs what a hit costs.
 const VACANT: Row = Row {
@@ -92,36 +96,50 @@ const VACANT: Row = Row {
     tenant: SYSTEM_TENANT,
     generation: 0,
     key: 0,
+    tag: 0,
     role: Role::ReadOnly,
     kind: CredentialKind::Streaming,
     scope: Permissions::NONE,
     state: CredentialState::Revoked,
 };
 
+type SlotsByDigest = HashMap<u64, u32, BuildHasherDefault<DigestPrefix>>;
+
+/// A secret that is right, whether or not it still is allowed.
+struct Verified {
+    slot: u32,
+    generation: u32,
+    /// Of the token itself; its row may expire earlier.
+    expires_at: Micros,
+}
+
 pub struct Credentials {
     epoch: u64,
     rows: Vec<Row>,
-    /// First eight bytes of a key's SHA-256. Only keys that we made or were given by the operator get in; a streaming key
-    /// that was taken back stays until its slot has another.
-    slots_by_digest: HashMap<u64, u32, BuildHasherDefault<DigestPrefix>>,
+    /// First eight bytes of a live key's SHA-256. Only keys that we made or were given by the operator get in.
+    slots_by_digest: SlotsByDigest,
+    /// The same of streaming keys that were taken back, until their slots have others. Apart, so that a check cannot tell
+    /// such a key from one that never was.
+    taken_back: SlotsByDigest,
     tenants: Vec<Option<TenantRow>>,
     tenants_by_id: HashMap<Arc<str>, Tenant>,
     keys: VerifyingKeys,
-    cache: TokenCache,
+    recognised: Recognised,
     last_used: LastUsed,
 }
 
 impl Credentials {
     /// `seed` is random, and the core's own.
-    pub fn new(seed: u64, snapshot: &Delta) -> Credentials {
+    pub fn new(seed: u128, snapshot: &Delta) -> Credentials {
         let mut credentials = Credentials {
             epoch: 0,
             rows: Vec::new(),
             slots_by_digest: HashMap::default(),
+            taken_back: HashMap::default(),
             tenants: Vec::new(),
             tenants_by_id: HashMap::new(),
             keys: VerifyingKeys::default(),
-            cache: TokenCache::new(seed),
+            recognised: Recognised::new(seed),
             last_used: LastUsed::new(),
         };
         credentials.apply(snapshot);
@@ -139,7 +157,7 @@ impl Credentials {
                 Change::SigningKeys(keys) => {
                     self.keys = VerifyingKeys::clone(keys);
                     // What was verified under a key that may be gone.
-                    self.cache.clear();
+                    self.recognised.clear();
                 }
             }
         }
@@ -177,7 +195,7 @@ impl Credentials {
 
     /// The same check for protocols that carry a streaming key as 16 bytes.
     pub fn authenticate_streaming_key(&mut self, key: &[u8; 16], now: Micros) -> Result<Principal, AuthError> {
-        let principal = self.check(hex(key).as_bytes(), now).ok_or(AuthError::Refused)?;
+        let principal = self.check(&streaming_key_text(key), now).ok_or(AuthError::Refused)?;
         match principal.kind {
             CredentialKind::Streaming => Ok(principal),
             CredentialKind::Jwt
@@ -195,9 +213,12 @@ impl Credentials {
     /// Whose streaming key this is, or was: slot and generation with it. What was taken back is known until its slot has
     /// another, and no longer.
     pub fn whose_streaming_key(&self, key: &[u8; 16]) -> Option<(Tenant, u32, u32)> {
-        let Verified { slot, generation, .. } = self.check_key(hex(key).as_bytes())?;
+        let digest = sha256(&[&streaming_key_text(key)]);
+        let found = [&self.slots_by_digest, &self.taken_back].into_iter().find_map(|slots| slots.get(&prefix(&digest)));
+        let slot = *found?;
         let row = &self.rows[slot as usize];
-        (row.kind == CredentialKind::Streaming).then_some((row.tenant, slot, generation))
+        let is_it = same_digest(&row.proof, &digest) && row.kind == CredentialKind::Streaming;
+        is_it.then_some((row.tenant, slot, row.generation))
     }
 
     /// What the catalog calls the credential that a slot holds or held last.
@@ -270,19 +291,29 @@ impl Credentials {
     }
 
     fn check(&mut self, secret: &[u8], now: Micros) -> Option<Principal> {
-        let is_token = self.keys.is_token(secret);
-        if let Some(verified) = self.cache.find(secret) {
-            let principal = self.principal(verified, now);
-            // A token names its slot: what it pointed at once and points at no more, it will not again. A key that was
-            // taken back can be given once more, and then it has another.
-            if is_token || principal.is_some() {
-                return principal;
-            }
+        let hash = self.recognised.hash(secret);
+        if let Some(known) = self.recognised.find(hash, now) {
+            return self.principal(known);
         }
-        let verified = if is_token { self.check_token(secret)? } else { self.check_key(secret)? };
-        let principal = self.principal(verified, now)?;
-        self.cache.insert(secret, verified);
-        Some(principal)
+        let verified = if self.keys.is_token(secret) { self.check_token(secret)? } else { self.check_key(secret)? };
+        let (row, _) = self.live_row(verified.slot, verified.generation)?;
+        let expires_at = row.expires_at.min(verified.expires_at);
+        if expires_at <= now {
+            return None;
+        }
+        let known = Known {
+            slot: verified.slot,
+            generation: row.generation,
+            tenant: row.tenant,
+            role: row.role,
+            kind: row.kind,
+            scope: row.scope,
+        };
+        // It may have come in another spelling, or as another token of the same row.
+        let old_tag = std::mem::replace(&mut self.rows[verified.slot as usize].tag, tag(hash));
+        self.recognised.forget(verified.slot, old_tag);
+        self.recognised.learn(hash, &known, expires_at);
+        self.principal(known)
     }
 
     fn check_token(&self, token: &[u8]) -> Option<Verified> {
@@ -305,19 +336,14 @@ impl Credentials {
         is_it.then_some(Verified { slot, generation: row.generation, expires_at: NEVER })
     }
 
-    fn principal(&self, verified: Verified, now: Micros) -> Option<Principal> {
-        let (row, tenant) = self.live_row(verified.slot, verified.generation)?;
-        if row.expires_at <= now || verified.expires_at <= now {
-            return None;
-        }
-        Some(Principal {
-            tenant: row.tenant,
-            tenant_id: Arc::clone(&tenant.id),
-            role: row.role,
-            kind: row.kind,
-            scope: row.scope,
-            slot: verified.slot,
-            generation: verified.generation,
+    fn principal(&self, known: Known) -> Option<Principal> {
+        self.is_active(known.tenant).then_some(Principal {
+            tenant: known.tenant,
+            role: known.role,
+            kind: known.kind,
+            scope: known.scope,
+            slot: known.slot,
+            generation: known.generation,
         })
     }
 
@@ -351,20 +377,28 @@ impl Credentials {
         let index = row.slot as usize;
         assert!(index < CREDENTIALS_MAX);
         if self.rows.len() <= index {
-            self.rows.resize(index + 1, VACANT);
+            self.grow_rows(index + 1);
         }
-        let old = prefix(&self.rows[index].proof);
-        if self.slots_by_digest.get(&old) == Some(&row.slot) {
-            self.slots_by_digest.remove(&old);
+        let old = &self.rows[index];
+        self.recognised.forget(row.slot, old.tag);
+        let old = prefix(&old.proof);
+        for slots in [&mut self.slots_by_digest, &mut self.taken_back] {
+            if slots.get(&old) == Some(&row.slot) {
+                slots.remove(&old);
+            }
         }
+        let new = prefix(&row.proof);
         match (row.kind, row.state) {
             (CredentialKind::Jwt, _) => {}
             (_, CredentialState::Active) => {
-                self.slots_by_digest.insert(prefix(&row.proof), row.slot);
+                self.slots_by_digest.insert(new, row.slot);
+                self.taken_back.remove(&new);
             }
             // It opens nothing, and its tenant is told who still tries. The same key may be good again elsewhere.
             (CredentialKind::Streaming, CredentialState::Revoked) => {
-                self.slots_by_digest.entry(prefix(&row.proof)).or_insert(row.slot);
+                if !self.slots_by_digest.contains_key(&new) {
+                    self.taken_back.entry(new).or_insert(row.slot);
+                }
             }
             (_, CredentialState::Revoked) => {}
         }
@@ -374,11 +408,22 @@ impl Credentials {
             tenant: row.tenant,
             generation: row.generation,
             key: u32::try_from(row.key).unwrap_or(0),
+            tag: 0,
             role: row.role,
             kind: row.kind,
             scope: row.scope,
             state: row.state,
         };
+    }
+
+    /// On huge pages: rows are hit at random.
+    fn grow_rows(&mut self, len: usize) {
+        if self.rows.capacity() < len {
+            let mut rows = huge_vec(len.max(2 * self.rows.capacity()));
+            rows.extend_from_slice(&self.rows);
+            self.rows = rows;
+        }
+        self.rows.resize(len, VACANT);
     }
 }
 

@@ -96,6 +96,15 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
+    /// In the order of the variants.
+    pub const ALL: [CredentialKind; 5] = [
+        CredentialKind::Jwt,
+        CredentialKind::Streaming,
+        CredentialKind::Bootstrap,
+        CredentialKind::Session,
+        CredentialKind::Programmatic,
+    ];
+
     /// What a credential of this kind can do at most, whatever its role. Streaming keys lie in apps that people
     /// take apart: they write and nothing else.
     pub const fn ceiling(self) -> Permissions {

@@ -66,6 +66,17 @@ impl Permissions {
         Permissions(self.0 & other.0)
     }
 
+    /// One bit for each, the first in the table the lowest.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// What [`Permissions::bits`] gave.
+    pub const fn from_bits(bits: u8) -> Permissions {
+        assert!(bits & !Permissions::ALL.0 == 0);
+        Permissions(bits)
+    }
+
     pub const fn is_subset_of(self, other: Permissions) -> bool {
         self.0 & !other.0 == 0
     }

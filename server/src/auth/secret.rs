@@ -62,14 +62,29 @@ impl fmt::Debug for Secret {
 
 /// The one spelling of a presented secret: streaming keys are accepted in either case.
 pub fn canonical(presented: &[u8]) -> Cow<'_, [u8]> {
-    let is_streaming_key = presented.len() == STREAMING_KEY_CHARS && presented.iter().all(u8::is_ascii_hexdigit);
-    if is_streaming_key && presented.iter().any(u8::is_ascii_uppercase) {
+    if presented.len() != STREAMING_KEY_CHARS {
+        return Cow::Borrowed(presented);
+    }
+    // No branch on a digit: the predictor remembers those of keys that came before, and a guess that begins like one of
+    // them would be read a little faster.
+    let (mut is_hex, mut has_upper) = (true, false);
+    for byte in presented {
+        let is_letter = (byte | 0x20).wrapping_sub(b'a') < 6;
+        is_hex &= is_letter | (byte.wrapping_sub(b'0') < 10);
+        has_upper |= is_letter & (byte & 0x20 == 0);
+    }
+    if is_hex & has_upper {
         return Cow::Owned(presented.to_ascii_lowercase());
     }
     Cow::Borrowed(presented)
 }
 
 pub fn sha256(parts: &[&[u8]]) -> Digest {
+    // Without a buffer between: 40 ns less for a key.
+    if let [whole] = parts {
+        let digest = ring::digest::digest(&ring::digest::SHA256, whole);
+        return digest.as_ref().try_into().expect("SHA-256 gives 32 bytes");
+    }
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in parts {
         context.update(part);
@@ -77,8 +92,15 @@ pub fn sha256(parts: &[&[u8]]) -> Digest {
     context.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
 
+/// Takes as long for the first byte that differs as for the last.
 pub fn same_digest(left: &Digest, right: &Digest) -> bool {
-    left.ct_eq(right).into()
+    // Half by half: byte by byte it would take ten times as long.
+    let halves = |digest: &Digest| {
+        let (halves, _) = digest.as_chunks::<16>();
+        [u128::from_le_bytes(halves[0]), u128::from_le_bytes(halves[1])]
+    };
+    let (left, right) = (halves(left), halves(right));
+    (left[0].ct_eq(&right[0]) & left[1].ct_eq(&right[1])).into()
 }
 
 /// # Panics
@@ -90,8 +112,21 @@ pub fn random<const N: usize>() -> [u8; N] {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    bytes.iter().flat_map(|byte| hex_digits(*byte)).map(char::from).collect()
+}
+
+/// A streaming key that a protocol carries as 16 bytes, as it is written everywhere else.
+pub fn streaming_key_text(key: &[u8; 16]) -> [u8; STREAMING_KEY_CHARS] {
+    let mut text = [0; STREAMING_KEY_CHARS];
+    for (digits, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(key) {
+        *digits = hex_digits(*byte);
+    }
+    text
+}
+
+fn hex_digits(byte: u8) -> [u8; 2] {
+    // By arithmetic: a table would be read at places that follow from the key.
+    [byte >> 4, byte & 15].map(|digit| digit + b'0' + ((digit + 6) >> 4) * (b'a' - b'9' - 1))
 }
 
 /// Lower-case hex of exactly `N` bytes.
@@ -143,6 +178,17 @@ mod tests {
         let lower = Secret::new("000102030405060708090a0b0c0d0e0f");
         assert_eq!(lower.digest(), Secret::new("000102030405060708090A0B0C0D0E0F").digest());
         assert_ne!(Secret::new("rl_bk_A").digest(), Secret::new("rl_bk_a").digest());
+        // Every byte in each of the places.
+        for byte in 0..=255u8 {
+            for at in 0..STREAMING_KEY_CHARS {
+                let mut text = [b'B'; STREAMING_KEY_CHARS];
+                text[at] = byte;
+                let expected = if byte.is_ascii_hexdigit() { text.to_ascii_lowercase() } else { text.to_vec() };
+                assert_eq!(*canonical(&text), expected, "{byte} at {at}");
+            }
+        }
+        let short = [b'B'; STREAMING_KEY_CHARS - 1];
+        assert_eq!(*canonical(&short), short);
     }
 
     #[test]
@@ -153,5 +199,21 @@ mod tests {
             assert_eq!(from_hex::<3>(bad), None, "{bad}");
         }
         assert_eq!(hex(&sha256(&[b"a", b"bc"]))[..8], *"ba7816bf");
+        assert_eq!(sha256(&[b"a", b"bc"]), sha256(&[b"abc"]));
+        for byte in 0..=255u8 {
+            assert_eq!(hex(&[byte]), format!("{byte:02x}"));
+            assert_eq!(streaming_key_text(&[byte; 16]), *hex(&[byte; 16]).as_bytes());
+        }
+    }
+
+    #[test]
+    fn every_bit_of_a_digest_counts() {
+        let digest = sha256(&[b"abc"]);
+        assert!(same_digest(&digest, &digest.clone()));
+        for bit in 0..256 {
+            let mut other = digest;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!same_digest(&digest, &other), "bit {bit}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Scoped keys of a tenant: minted, listed, rotated and revoked by its admins, and by each key for itself.
-//! Must never: give more than the giver has, or show a key a second time.
+//! Must never: give more than the giver has or for longer than the giver has it, or show a key a second time.
 
 use ringlog_engine::ids::{Micros, Tenant};
 
@@ -32,6 +32,9 @@ impl<L: CatalogLog> Control<L> {
         if !role.permissions().is_subset_of(by.permissions) {
             return Err(Refused::RoleAboveOwn);
         }
+        let wanted = expires_in_days.map(|days| call.at.0 + i64::from(days) * DAY_US);
+        let expires_at = wanted.or(self.giver_ends_at(by));
+        self.check_outlived(by, expires_at)?;
         if self.named_keys(tenant, name.as_str()).any(|key| key.is_live(call.at)) {
             return Err(Refused::KeyExists);
         }
@@ -39,7 +42,7 @@ impl<L: CatalogLog> Control<L> {
         self.check_room(tenant, CredentialKind::Jwt)?;
         let token_id = TokenId::random();
         let mut key = self.new_key(tenant.0, CredentialKind::Jwt, role, name.as_str(), token_id.proof())?;
-        key.expires_at = expires_in_days.map(|days| call.at.0 + i64::from(days) * DAY_US);
+        key.expires_at = expires_at;
         self.commit_for(by, call, Body::KeyMinted(key.clone()))?;
         Ok(self.minted(&key, &token_id, call, None))
     }
@@ -114,9 +117,32 @@ impl<L: CatalogLog> Control<L> {
         }
     }
 
-    /// The new key has the old one's name, role and expiry: a rotation gives nothing that was not there.
+    /// When the keys that `by` gives have to end. A person's session lasts a day, and long keys are made with one as a
+    /// matter of course: only a key that was itself to end binds what it gives.
+    fn giver_ends_at(&self, by: Authority) -> Option<i64> {
+        match by.kind {
+            CredentialKind::Jwt | CredentialKind::Programmatic | CredentialKind::Streaming => {
+                self.state().key(by.key)?.ends_at()
+            }
+            CredentialKind::Session | CredentialKind::Bootstrap => None,
+        }
+    }
+
+    /// Refused, and not cut: whoever asks for a year and gets a week finds out in a week.
+    pub(super) fn check_outlived(&self, by: Authority, expires_at: Option<i64>) -> Result<(), Refused> {
+        match self.giver_ends_at(by) {
+            Some(ends_at) if expires_at.is_none_or(|at| ends_at < at) => {
+                Err(Refused::OutlivesOwn { ends_at: Micros(ends_at) })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The new key has the old one's name, role and expiry: a rotation gives nothing that was not there, and to nobody who
+    /// has less of it.
     fn rotate(&mut self, by: Authority, call: &Call, old: &NewKey, grace_seconds: u32) -> Answer {
         let tenant = Tenant(old.tenant);
+        self.check_outlived(by, old.expires_at)?;
         let ends_at = match grace_seconds {
             0 => None,
             seconds => {

@@ -192,6 +192,10 @@ pub enum Refused {
     RoleAboveOwn,
     /// A key was to have a permission that its giver does not have.
     BeyondOwn(Permission),
+    /// A key was to end later than the one that gives it, or never.
+    OutlivesOwn {
+        ends_at: Micros,
+    },
     TenantForbidden,
     TenantUnnamed,
     NotConfirmed,
@@ -255,6 +259,7 @@ impl Refused {
                 | Refused::NotAnOperator
                 | Refused::RoleAboveOwn
                 | Refused::BeyondOwn(_)
+                | Refused::OutlivesOwn { .. }
                 | Refused::TenantForbidden
                 | Refused::OthersKey
                 | Refused::OthersUser

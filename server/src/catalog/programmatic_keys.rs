@@ -56,6 +56,7 @@ pub struct ProgrammaticView {
     pub scope: Scope,
     pub is_live: bool,
     pub last_used_at: Option<Micros>,
+    /// By itself or with its creator.
     pub expires_at: Option<Micros>,
     pub created_at: Micros,
 }
@@ -106,6 +107,10 @@ impl<L: CatalogLog> Control<L> {
             ScopeError::BeyondOwn(permission) => Refused::BeyondOwn(permission),
             ScopeError::Unknown(word) => unreachable!("{word} is no permission, and was not read as one"),
         })?;
+        // Without an end of its own it has its creator's, which is known already and may come closer.
+        if wanted.expires_at.is_some() {
+            self.check_outlived(by, wanted.expires_at.map(|at| at.0))?;
+        }
         self.sweep(tenant, CredentialKind::Programmatic, call.at)?;
         self.check_room(tenant, CredentialKind::Programmatic)?;
         let text = random_key();
@@ -175,7 +180,7 @@ impl<L: CatalogLog> Control<L> {
             scope: programmatic.scope,
             is_live: entry.is_live(now),
             last_used_at: programmatic.last_used_at.max(self.used.get(&entry.made.key).copied()),
-            expires_at: entry.made.expires_at.map(Micros),
+            expires_at: entry.ends_at().map(Micros),
             created_at: entry.created_at,
         }
     }

@@ -95,7 +95,7 @@ impl KeyEntry {
     }
 
     /// When it ends, by itself or with its creator.
-    fn ends_at(&self) -> Option<i64> {
+    pub fn ends_at(&self) -> Option<i64> {
         let with_creator = self.programmatic.as_ref().and_then(|programmatic| programmatic.creator_expires_at);
         [self.made.expires_at, with_creator].into_iter().flatten().min()
     }

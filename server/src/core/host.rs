@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use ringlog_engine::host::Route;
 use ringlog_engine::ids::{Micros, ShardNumber};
-use ringlog_engine::io::clock::{monotonic_us, random_u64};
+use ringlog_engine::io::clock::monotonic_us;
 use ringlog_engine::io::{DiskDone, Ring};
 use ringlog_engine::shard::Durability;
 
 use crate::auth::credentials::Credentials;
+use crate::auth::secret::random;
 use crate::catalog::notes::{Note, NoteKind};
 use crate::catalog::thread::{Acks, ControlHandle};
 use crate::core::appends::Appends;
@@ -110,7 +111,7 @@ impl CoreHost {
             core: setup.core,
             shards,
             shard_owners: setup.shard_owners,
-            credentials: Credentials::new(random_u64(), &setup.catalog),
+            credentials: Credentials::new(u128::from_le_bytes(random()), &setup.catalog),
             peers: Peers::new(setup.addresses),
             appends: Appends::new(fingerprint),
             queries: Queries::new(),

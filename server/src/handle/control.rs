@@ -146,6 +146,14 @@ pub fn problem(refused: &Refused) -> Problem {
                 .text("permission", permission.name())
                 .fix("ask for permissions of your own, or for none to have what you have")
         }
+        Refused::OutlivesOwn { ends_at } => {
+            let ends_at = tenants::moment(*ends_at);
+            let message = format!("a key cannot outlive the key that gives it, which ends at {ends_at}");
+            Problem::new(ErrorCode::Forbidden, message).text("expires_at_max", ends_at).fix(
+                "ask for an earlier end or for none to have your own, or ask with a session or a key that ends no earlier; \
+                 what lasts longer than you do can rotate itself",
+            )
+        }
         Refused::TenantForbidden => routes::tenant_forbidden(),
         Refused::TenantUnnamed => routes::no_tenant(crate::auth::credentials::ActingError::Unnamed)
             .fix("send the header X-Tenant-ID: ID, or tenant_id in the body"),

@@ -34,6 +34,9 @@ struct Scene {
     readonly: String,
     /// Of an admin, cut down to `admin` and `read`.
     cut: String,
+    /// Of an admin that ends in a month, and what was made with it.
+    month: String,
+    month_programmatic: String,
     streaming: String,
     others: Others,
 }
@@ -61,7 +64,10 @@ impl Scene {
         let (admin, other) = (mint("acme", "admin"), mint("umbrella", "admin"));
         let cut = json!({ "name": "cut", "permissions": ["admin", "read"] });
         let cut = text(&call("POST", "/api/v1/user/apikeys", &admin, cut, 201)["key"]);
+        let month = json!({ "name": "month", "role": "admin", "expires_in_days": 30 });
+        let month = text(&call("POST", "/api/v1/teams/agent-keys", &admin, month, 201)["key"]);
         let name = json!({ "name": "k" });
+        let month_programmatic = text(&call("POST", "/api/v1/user/apikeys", &month, name.clone(), 201)["key"]);
         let streaming = text(&call("POST", "/api/v1/admin/streaming-keys", &admin, name.clone(), 201)["key"]);
         let user = json!({ "email": "u@x.com", "password": PASSWORD, "role": "readonly" });
         let others = Others {
@@ -71,11 +77,16 @@ impl Scene {
             user: text(&call("POST", "/api/v1/auth/users", &other, user, 201)["id"]),
         };
         let (developer, readonly) = (mint("acme", "developer"), mint("acme", "readonly"));
-        Scene { server, admin, developer, readonly, cut, streaming, others }
+        Scene { server, admin, developer, readonly, cut, month, month_programmatic, streaming, others }
     }
 
     fn attempts(&self) -> Vec<Attempt<'_>> {
-        let Scene { admin, developer, readonly, cut, streaming, others, .. } = self;
+        let Scene { admin, developer, readonly, cut, month, month_programmatic, streaming, others, .. } = self;
+        let in_days = |days: i64| {
+            let at = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
+            json!({ "name": "later", "expires_at": at.to_string() })
+        };
+        let month_more = json!({ "name": "more", "role": "admin", "expires_in_days": 31 });
         let by = |key, method, path: &str, status| Attempt { key, method, path: path.to_owned(), status, ..NOTHING };
         let key = |role: &str| json!({ "name": "mine", "role": role });
         let event = json!({ "event_type": "a.b", "entity_id": "e", "payload": {} });
@@ -92,6 +103,13 @@ impl Scene {
             by(streaming, "GET", "/api/v1/events/query", 403),
             by(admin, "POST", "/api/v1/tenants", 403).with(json!({ "id": "mine" })),
             by(admin, "PUT", "/api/v1/tenants/{}/quotas", 403).at("acme").with(json!({})),
+            // Longer than one lasts.
+            by(month, "POST", "/api/v1/teams/agent-keys", 403).with(month_more.clone()),
+            by(month, "POST", "/api/v1/user/apikeys", 403).with(in_days(31)),
+            by(month, "POST", "/api/v1/teams/agent-keys/{}/rotate", 403).at("admin"),
+            by(month_programmatic, "POST", "/api/v1/teams/agent-keys", 403).with(month_more),
+            by(month_programmatic, "POST", "/api/v1/user/apikeys", 403).with(in_days(31)),
+            by(month_programmatic, "POST", "/api/v1/teams/agent-keys/{}/rotate", 403).at("developer"),
             // Another tenant's, by its name.
             by(admin, "GET", "/api/v1/tenants/{}", 403).at("umbrella"),
             by(admin, "DELETE", "/api/v1/tenants/{}", 403).at("umbrella"),

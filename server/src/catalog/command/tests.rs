@@ -327,7 +327,7 @@ fn an_admin_mints_for_its_own_tenant_and_an_operator_for_any() {
             catalog.mint(&admin, own(), "another", role, None).unwrap()
         });
         let who = catalog.who(made.api_key.expose()).unwrap();
-        assert_eq!((who.role, &*who.tenant_id, made.tenant_id.as_str()), (role, "acme", "acme"));
+        assert_eq!((who.role, who.tenant, made.tenant_id.as_str()), (role, Tenant(1), "acme"));
     }
     for whose in ["acme", "ws-1"] {
         assert_eq!(catalog.mint(&admin, named(whose), "admin", Role::Admin, None).unwrap_err(), Refused::KeyExists);
@@ -520,6 +520,78 @@ fn a_role_is_never_above_its_givers() {
         let expected = (role != Role::ReadOnly).then_some(Refused::RoleAboveOwn);
         assert_eq!(outcome.err(), expected, "{role:?}");
     }
+}
+
+#[test]
+fn what_a_key_gives_ends_no_later_than_it_does() {
+    let mut catalog = Catalog::new();
+    catalog.tenant("acme");
+    let lasting = catalog.admin("acme");
+    catalog.mint(&lasting, own(), "lasting ci", Role::Developer, None).unwrap();
+    let month = catalog.mint(&lasting, own(), "month", Role::Admin, Some(30)).unwrap();
+    let ends_at = month.view.expires_at.unwrap();
+    let month = month.api_key.expose().to_owned();
+    let outlives = Refused::OutlivesOwn { ends_at };
+    let records = catalog.control.state().record_count();
+    for days in [31, 366] {
+        let refused = catalog.mint(&month, own(), "longer", Role::ReadOnly, Some(days));
+        assert_eq!(refused.unwrap_err(), outlives, "{days}");
+    }
+    // Whose key that lasts would be in its hands, by its new text.
+    for name in ["lasting ci", "admin"] {
+        let rotate = What::RotateKey { whose: own(), name: name.into(), grace_seconds: 0 };
+        assert_eq!(catalog.call(&month, rotate).unwrap_err(), outlives, "{name}");
+    }
+    let wanted = |expires_at| Wanted { name: "p".into(), description: None, scope: Scope::Inherit, expires_at };
+    let make = |catalog: &mut Catalog, key: &str, expires_at| -> Result<_, Refused> {
+        let ask = AskProgrammatic::Make { whose: own(), wanted: wanted(expires_at) };
+        match catalog.call(key, What::Programmatic(ask))? {
+            Done::Programmatic(DoneProgrammatic::Made { key, view }) => Ok((key.expose().to_owned(), view)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let later = Some(Micros(ends_at.0 + 1));
+    assert_eq!(make(&mut catalog, &month, later).unwrap_err(), outlives);
+    assert_eq!(catalog.control.state().record_count(), records);
+
+    // Without an end it has its giver's, and so has what it gives in turn.
+    let same = catalog.mint(&month, own(), "same", Role::Admin, Some(30)).unwrap();
+    let unsaid = catalog.mint(&month, own(), "unsaid", Role::Admin, None).unwrap();
+    let sooner = catalog.mint(&month, own(), "sooner", Role::Admin, Some(7)).unwrap();
+    assert_eq!([same.view.expires_at, unsaid.view.expires_at], [Some(ends_at); 2]);
+    let sooner_end = sooner.view.expires_at.unwrap();
+    assert_eq!(sooner_end.0, catalog.now + 7 * DAY);
+    let child = catalog.mint(sooner.api_key.expose(), own(), "child", Role::Admin, None).unwrap();
+    assert_eq!(child.view.expires_at, Some(sooner_end));
+    let (programmatic, view) = make(&mut catalog, &month, None).unwrap();
+    assert_eq!(view.expires_at, Some(ends_at));
+    let refused = catalog.mint(&programmatic, own(), "by programmatic", Role::ReadOnly, Some(31));
+    assert_eq!(refused.unwrap_err(), outlives);
+    let by_programmatic = catalog.mint(&programmatic, own(), "by programmatic", Role::ReadOnly, None).unwrap();
+    assert_eq!(by_programmatic.view.expires_at, Some(ends_at));
+    assert_eq!(make(&mut catalog, &programmatic, later).unwrap_err(), outlives);
+
+    // Rotating itself gives it no more time, by whichever path, nor does what is left of it in its grace.
+    let rotate = What::RotateKey { whose: own(), name: "month".into(), grace_seconds: 60 };
+    let again = minted(catalog.call(&month, rotate).unwrap());
+    assert_eq!(again.view.expires_at, Some(ends_at));
+    let graced = Micros(catalog.now + 60_000_000);
+    let in_grace = catalog.mint(&month, own(), "in grace", Role::ReadOnly, None).unwrap();
+    assert_eq!(in_grace.view.expires_at, Some(graced));
+    let rotate = What::RotateKey { whose: own(), name: "month".into(), grace_seconds: 0 };
+    assert_eq!(catalog.call(&month, rotate).unwrap_err(), Refused::OutlivesOwn { ends_at: graced });
+    let last = minted(catalog.call(again.api_key.expose(), What::RotateSelf { grace_seconds: 0 }).unwrap());
+    assert_eq!(last.view.expires_at, Some(ends_at));
+
+    // A key without an end is bound by nothing, and the operator by nobody.
+    assert!(catalog.mint(&lasting, own(), "longer", Role::ReadOnly, Some(366)).is_ok());
+    assert!(catalog.mint(BOOTSTRAP, named("acme"), "longest", Role::Admin, None).unwrap().view.expires_at.is_none());
+    let mut catalog = catalog.restart();
+    catalog.now = ends_at.0;
+    for key in [&last, &same, &unsaid, &sooner, &child, &by_programmatic, &in_grace] {
+        assert!(catalog.who(key.api_key.expose()).is_none(), "{}", key.view.name);
+    }
+    assert!(catalog.who(&programmatic).is_none() && catalog.who(&lasting).is_some());
 }
 
 #[test]

@@ -189,7 +189,9 @@ impl World {
         let what = What::MintKey { whose: named(&id), name: name(&called), role, expires_in_days };
         let (_, answer) = self.operate_for(running, number, what)?;
         if let Some(Done::Minted(minted)) = answer {
-            let expires_at = expires_in_days.map(|days| self.now + i64::from(days) * DAY_US);
+            let asked = expires_in_days.map(|days| self.now + i64::from(days) * DAY_US);
+            // Else its giver's, which the answer says.
+            let expires_at = asked.or(minted.view.expires_at.map(|at| at.0));
             self.keep_key(running, number, called, role, &minted.api_key, expires_at);
         }
         Ok(())

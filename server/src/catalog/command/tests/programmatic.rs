@@ -159,7 +159,7 @@ fn an_operators_key_is_for_one_workspace_and_ends_with_the_operators_key() {
     let (key, view) = catalog.make(BOOTSTRAP, named("acme"), wanted("x")).unwrap();
     assert_eq!(view.workspace, Some(Tenant(1)));
     let who = catalog.who(&key).unwrap();
-    assert!((&*who.tenant_id, who.role) == ("acme", Role::Admin) && !who.acts_for_others());
+    assert!((who.tenant, who.role) == (Tenant(1), Role::Admin) && !who.acts_for_others());
     let tenants = catalog.call(&key, What::ListTenants { after: 0, limit: 1 });
     assert_eq!(tenants.unwrap_err(), Refused::NotAnOperator);
     assert_eq!(catalog.own(BOOTSTRAP), ["x"]);
