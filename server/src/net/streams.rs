@@ -112,6 +112,16 @@ impl Held {
         self.start += bytes;
         if self.start == self.bytes.len() {
             self.clear();
+        } else {
+            self.fit(2 * STREAM_WIDE_BYTES);
+        }
+    }
+
+    /// What is left of a long unit's memory does not stay for a few bytes: nothing counts it.
+    fn fit(&mut self, bytes_max: usize) {
+        if bytes_max < self.bytes.capacity() && self.len() < self.bytes.capacity() / 4 {
+            self.bytes = self.bytes().to_vec();
+            self.start = 0;
         }
     }
 
@@ -133,7 +143,8 @@ impl Held {
     }
 
     /// For a receive behind what there is.
-    fn lend(&mut self) -> Vec<u8> {
+    fn lend(&mut self, bytes_max: usize) -> Vec<u8> {
+        self.fit(2 * (self.len() + bytes_max));
         self.move_to_front();
         std::mem::take(&mut self.bytes)
     }
@@ -640,7 +651,7 @@ impl<T> Connection<T> {
                 }
                 self.own_bytes_max = self.held.len() + bytes_max;
                 self.receive = Receive::Own;
-                ring.receive_into(self.socket, self.held.lend(), bytes_max);
+                ring.receive_into(self.socket, self.held.lend(bytes_max), bytes_max);
             }
             Receive::Idle if wants => {
                 self.receive = Receive::Shared;

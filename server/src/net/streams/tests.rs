@@ -193,6 +193,20 @@ fn fast_senders_of_long_units_share_a_bounded_number_of_wide_receives() {
 }
 
 #[test]
+fn the_memory_of_a_long_unit_does_not_stay_for_the_beginning_of_the_next() {
+    let mut held = Held::default();
+    held.push(&vec![1; 3_000_000]);
+    held.push(&[2, 3]);
+    held.consume(3_000_000);
+    assert_eq!(held.bytes(), [2, 3]);
+    assert!(held.bytes.capacity() <= 2 * STREAM_WIDE_BYTES);
+    held.bytes.reserve_exact(2 * STREAM_WIDE_BYTES - 2);
+    let lent = held.lend(RECEIVE_BUFFER_BYTES as usize);
+    assert_eq!(lent, [2, 3]);
+    assert!(lent.capacity() <= 4 * RECEIVE_BUFFER_BYTES as usize);
+}
+
+#[test]
 fn one_that_is_paused_slows_its_sender_and_loses_nothing() {
     on_both(|mut rig| {
         rig.units.room = 10;
