@@ -345,6 +345,10 @@ pub const ERASURES_LOOKED_AT_MAX: usize = 256;
 /// That a deleted tenant is gone is told again after it: the catalog's disk may have been full.
 pub const ERASED_TOLD_EVERY_US: u64 = 60 * SECOND_US;
 
+/// Deleted tenants of which a core has told the control thread that they are gone, and that it may not have got to. A
+/// guess: 8 of each core leave nearly all of the thread's queue to people.
+pub const ERASED_TOLD_MAX: usize = 8;
+
 // ----- time -----
 
 pub const SECOND_US: u64 = 1_000_000;

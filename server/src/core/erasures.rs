@@ -17,20 +17,15 @@ use ringlog_engine::ids::{ShardNumber, Tenant};
 use crate::auth::delta::{Change, Delta, TenantRow, TenantState};
 use crate::core::host::CoreHost;
 use crate::handle::sources::{owner_of, shadow_of};
-use crate::limits::{ERASED_TOLD_EVERY_US, ERASURES_LOOK_EVERY_US, ERASURES_LOOKED_AT_MAX};
-
-#[derive(Debug)]
-struct Erasing {
-    shard: ShardNumber,
-    /// Before it, the catalog has been told and may not have got to it.
-    tell_at_us: u64,
-}
+use crate::limits::{ERASED_TOLD_EVERY_US, ERASED_TOLD_MAX, ERASURES_LOOK_EVERY_US, ERASURES_LOOKED_AT_MAX};
 
 /// Who is being removed from the shards of a core.
 #[derive(Debug, Default)]
 pub struct Erasures {
-    /// By number.
-    under_way: BTreeMap<u32, Erasing>,
+    /// By number: the tenant's shard.
+    under_way: BTreeMap<u32, ShardNumber>,
+    /// Those of which the catalog has been told and may not have got to it, and when it is told again.
+    told: BTreeMap<u32, u64>,
     look_at_us: u64,
     /// The number from which on the next look goes.
     look_from: u32,
@@ -42,7 +37,7 @@ impl Erasures {
         if self.under_way.contains_key(&tenant.0) {
             return false;
         }
-        self.under_way.insert(tenant.0, Erasing { shard, tell_at_us: 0 });
+        self.under_way.insert(tenant.0, shard);
         self.look_at_us = 0;
         true
     }
@@ -50,9 +45,11 @@ impl Erasures {
     /// The catalog knows that it is gone. It may have been on another core's shard.
     fn end(&mut self, tenant: Tenant) {
         self.under_way.remove(&tenant.0);
+        self.told.remove(&tenant.0);
     }
 
-    /// Tells of tenants that are gone, of a bounded number at a time. Who could not be told of is told of later.
+    /// Tells of tenants that are gone, and of few at a time: logins and revocations wait in the same queue. The others have
+    /// their turn when the catalog has got to those, and who could not be told of is told of later.
     fn look(
         &mut self,
         now_us: u64,
@@ -62,18 +59,18 @@ impl Erasures {
         if now_us < self.look_at_us {
             return;
         }
+        self.told.retain(|_, again_at_us| now_us < *again_at_us);
         let mut left = ERASURES_LOOKED_AT_MAX;
         let mut next = 0;
-        for (&number, erasing) in self.under_way.range_mut(self.look_from..) {
-            if left == 0 {
+        for (&number, &shard) in self.under_way.range(self.look_from..) {
+            if left == 0 || ERASED_TOLD_MAX <= self.told.len() {
                 next = number;
                 break;
             }
             left -= 1;
             let tenant = Tenant(number);
-            let is_due = erasing.tell_at_us <= now_us;
-            if is_due && is_gone(erasing.shard, tenant) && tell(tenant) {
-                erasing.tell_at_us = now_us + ERASED_TOLD_EVERY_US;
+            if !self.told.contains_key(&number) && is_gone(shard, tenant) && tell(tenant) {
+                self.told.insert(number, now_us + ERASED_TOLD_EVERY_US);
             }
         }
         self.look_from = next;
@@ -167,6 +164,29 @@ mod tests {
         let mut erasures = under_way([7]);
         erasures.look(0, |_, _| true, |_| false);
         assert_eq!(told(&mut erasures, ERASURES_LOOK_EVERY_US, &[7]), [7]);
+    }
+
+    #[test]
+    fn of_many_that_end_together_few_wait_for_the_catalog_and_none_is_left_out() {
+        let gone: Vec<u32> = (0..5 * ERASED_TOLD_MAX as u32).collect();
+        let mut erasures = under_way(gone.iter().copied());
+        let look_us = |look: u64| look * ERASURES_LOOK_EVERY_US;
+        let first = told(&mut erasures, 0, &gone);
+        assert_eq!(first, gone[..ERASED_TOLD_MAX]);
+        assert!(told(&mut erasures, look_us(1), &gone).is_empty(), "the catalog has got to none of them");
+        erasures.end(Tenant(first[3]));
+        assert_eq!(told(&mut erasures, look_us(2), &gone), [gone[ERASED_TOLD_MAX]]);
+
+        // Those that the catalog never hears of do not keep the others from their turn.
+        let mut all = first;
+        for round in 1..10 {
+            let now = told(&mut erasures, look_us(3) + round * ERASED_TOLD_EVERY_US, &gone);
+            assert!(now.len() <= ERASED_TOLD_MAX);
+            all.extend(now);
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all, gone);
     }
 
     #[test]
