@@ -29,6 +29,8 @@ pub struct Erasures {
     look_at_us: u64,
     /// The number from which on the next look goes.
     look_from: u32,
+    /// Sealed segments that each shard could not write again, as far as has been said.
+    said_unreadable: BTreeMap<ShardNumber, u64>,
 }
 
 impl Erasures {
@@ -48,6 +50,16 @@ impl Erasures {
         self.told.remove(&tenant.0);
     }
 
+    pub fn is_look_due(&self, now_us: u64) -> bool {
+        !self.under_way.is_empty() && self.look_at_us <= now_us
+    }
+
+    /// Whether more segments of a shard than was said are not written again: what is deleted stays in them.
+    fn is_news(&mut self, shard: ShardNumber, unreadable: u64) -> bool {
+        let said = self.said_unreadable.entry(shard).or_default();
+        std::mem::replace(said, unreadable) != unreadable
+    }
+
     /// Tells of tenants that are gone, and of few at a time: logins and revocations wait in the same queue. The others have
     /// their turn when the catalog has got to those, and who could not be told of is told of later.
     fn look(
@@ -56,7 +68,7 @@ impl Erasures {
         is_gone: impl Fn(ShardNumber, Tenant) -> bool,
         mut tell: impl FnMut(Tenant) -> bool,
     ) {
-        if now_us < self.look_at_us {
+        if !self.is_look_due(now_us) {
             return;
         }
         self.told.retain(|_, again_at_us| now_us < *again_at_us);
@@ -106,6 +118,20 @@ impl CoreHost {
     }
 
     pub(super) fn look_at_erasures(&mut self) {
+        if !self.erasures.is_look_due(self.now.monotonic_us) {
+            return;
+        }
+        for (shard, stats) in self.shards.stats() {
+            let unreadable = stats.segments_not_rewritten;
+            if self.erasures.is_news(shard, unreadable) {
+                tracing::warn!(
+                    shard = shard.0,
+                    segments = unreadable,
+                    "sealed segments cannot be read, so that events of deleted tenants stay in them and their removal does \
+                     not end: look at the disk; they are passed over until a restart, which tries again"
+                );
+            }
+        }
         let (shards, control, wall) = (&self.shards, &self.control, self.now.wall);
         let is_gone = |shard, number| [number, shadow_of(number)].iter().all(|tenant| shards.is_erased(shard, *tenant));
         self.erasures.look(self.now.monotonic_us, is_gone, |tenant| control.erased(tenant, wall).is_ok());
@@ -157,6 +183,16 @@ mod tests {
         assert_eq!(told(&mut erasures, first_us + ERASED_TOLD_EVERY_US, &[7, 9]), [7]);
         [7, 8, 9].into_iter().for_each(|tenant| erasures.end(Tenant(tenant)));
         assert_eq!(erasures.due_at_us(), None);
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_is_said_once() {
+        let mut erasures = Erasures::default();
+        let other = ShardNumber(4);
+        assert!(!erasures.is_news(SHARD, 0));
+        assert!(erasures.is_news(SHARD, 1) && !erasures.is_news(SHARD, 1));
+        assert!(!erasures.is_news(other, 0) && erasures.is_news(other, 1));
+        assert!(erasures.is_news(SHARD, 3) && !erasures.is_news(SHARD, 3));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use ringlog_engine::limits::{BLOCK_BYTES_TARGET, DISK_RESERVE_BYTES};
 use ringlog_engine::query::active::{ActiveAnswer, ActiveRequest};
 use ringlog_engine::query::{Order, QuerySpec};
 use ringlog_engine::shard::recover::RecoveryReport;
-use ringlog_engine::shard::{Ack, AppendError, Durability, KeyBounds, Limits, Now, ShardConfig, Usage};
+use ringlog_engine::shard::{Ack, AppendError, Durability, KeyBounds, Limits, Now, ShardConfig, ShardStats, Usage};
 
 /// The core's time that commits may take, in thousandths: docs/architecture.md asks for 8 to 10 %.
 const COMMIT_SHARE_PERMILLE: u64 = 90;
@@ -147,6 +147,10 @@ impl OwnedShards {
     /// See `Shard::is_erased`.
     pub fn is_erased(&self, shard: ShardNumber, tenant: Tenant) -> bool {
         self.get(shard).host.shard().is_erased(tenant)
+    }
+
+    pub fn stats(&self) -> impl Iterator<Item = (ShardNumber, ShardStats)> {
+        self.owned.iter().map(|owned| (owned.number, owned.host.shard().stats()))
     }
 
     /// What a tenant has stored, as admission counts it at `wall`. `None`: the answer comes out of a later turn, when all that
