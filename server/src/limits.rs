@@ -410,10 +410,12 @@ pub const REJECTS_PER_MONTH_MAX: u64 = 100_000;
 pub const REJECT_BYTES_STORED_MAX: u64 = 256 << 20;
 /// Tenants whose rejects a core paces at once. Of the others none are kept.
 pub const REJECTED_TENANTS_MAX: usize = 4096;
-/// A key that may not write is told of this often, for each reason.
+/// A key that may not write is told of this often, for each source and reason, and on each core.
 pub const REJECTS_KEY_EVERY_US: u64 = 60 * SECOND_US;
-/// Keys and reasons that a core waits with at once. Of the others none are kept. About 160 bytes each.
+/// Keys, sources and reasons that a core waits with at once, and those of one tenant. What is beyond is told as missed.
+/// About 160 bytes each.
 pub const REJECTED_KEYS_MAX: usize = 4096;
+pub const REJECTED_KEYS_OF_TENANT_MAX: usize = 64;
 /// Reasons of all sources, each with its source: about 150 stand in the code.
 pub const REJECT_REASONS_MAX: usize = 512;
 

@@ -24,8 +24,8 @@ use crate::core::sources::counters::{Refusal, SourceKind};
 use crate::handle::routes::Access;
 use crate::handle::sources::{Reject, shadow_of};
 use crate::limits::{
-    REJECT_BYTES_STORED_MAX, REJECTED_KEYS_MAX, REJECTED_TENANTS_MAX, REJECTS_BURST, REJECTS_KEY_EVERY_US,
-    REJECTS_PER_MONTH_MAX, REJECTS_PER_SECOND,
+    REJECT_BYTES_STORED_MAX, REJECTED_KEYS_MAX, REJECTED_KEYS_OF_TENANT_MAX, REJECTED_TENANTS_MAX, REJECTS_BURST,
+    REJECTS_KEY_EVERY_US, REJECTS_PER_MONTH_MAX, REJECTS_PER_SECOND,
 };
 use crate::net::connections::Asked;
 use crate::net::rate_limit::{Bucket, Rate};
@@ -63,6 +63,8 @@ struct Since {
 pub struct Rejects {
     paced: HashMap<Tenant, Paced>,
     repeated: HashMap<Repeated, Since>,
+    /// How many of them are of one tenant, so that none has the room of all.
+    repeated_counts: HashMap<Tenant, usize>,
     /// When each of them may be told of again, soonest first.
     due: VecDeque<(u64, Repeated)>,
 }
@@ -70,14 +72,7 @@ pub struct Rejects {
 impl Rejects {
     /// Whether a reject that stands for `count` is to be kept: with how many were missed before it.
     fn admit(&mut self, tenant: Tenant, count: u64, now_us: u64) -> Option<u64> {
-        if REJECTED_TENANTS_MAX <= self.paced.len() && !self.paced.contains_key(&tenant) {
-            self.paced.retain(|_, paced| 0 < paced.missed || !paced.bucket.is_full(PACE, now_us));
-            if REJECTED_TENANTS_MAX <= self.paced.len() {
-                return None;
-            }
-        }
-        let fresh = || Paced { bucket: Bucket::full(PACE, now_us), missed: 0 };
-        let paced = self.paced.entry(tenant).or_insert_with(fresh);
+        let paced = self.paced(tenant, now_us)?;
         match paced.bucket.take(PACE, 1, now_us) {
             Ok(_) => Some(std::mem::take(&mut paced.missed)),
             Err(_) => {
@@ -87,15 +82,33 @@ impl Rejects {
         }
     }
 
-    /// `true`: to be told of now. Otherwise it is counted, and told of when it is due.
+    fn paced(&mut self, tenant: Tenant, now_us: u64) -> Option<&mut Paced> {
+        if REJECTED_TENANTS_MAX <= self.paced.len() && !self.paced.contains_key(&tenant) {
+            self.paced.retain(|_, paced| 0 < paced.missed || !paced.bucket.is_full(PACE, now_us));
+            if REJECTED_TENANTS_MAX <= self.paced.len() {
+                return None;
+            }
+        }
+        let fresh = || Paced { bucket: Bucket::full(PACE, now_us), missed: 0 };
+        Some(self.paced.entry(tenant).or_insert_with(fresh))
+    }
+
+    /// `true`: to be told of now. Otherwise it is counted, and told of when it is due; where there is no room to wait in, it
+    /// is told as missed with the tenant's next entry.
     fn is_first(&mut self, repeated: Repeated, now: Since, now_us: u64) -> bool {
         if let Some(since) = self.repeated.get_mut(&repeated) {
             *since = Since { count: since.count + now.count, request_id: now.request_id };
             return false;
         }
-        if REJECTED_KEYS_MAX <= self.repeated.len() {
+        let tenant = repeated.writer.tenant;
+        let of_tenant = self.repeated_counts.get(&tenant).copied().unwrap_or(0);
+        if REJECTED_KEYS_OF_TENANT_MAX <= of_tenant || REJECTED_KEYS_MAX <= self.repeated.len() {
+            if let Some(paced) = self.paced(tenant, now_us) {
+                paced.missed += now.count;
+            }
             return false;
         }
+        self.repeated_counts.insert(tenant, of_tenant + 1);
         self.repeated.insert(repeated, Since::default());
         self.due.push_back((now_us + REJECTS_KEY_EVERY_US, repeated));
         true
@@ -112,9 +125,18 @@ impl Rejects {
                 self.due.push_back((now_us + REJECTS_KEY_EVERY_US, repeated));
                 return Some((repeated, since));
             }
-            self.repeated.remove(&repeated);
+            self.forget(&repeated);
         }
         None
+    }
+
+    fn forget(&mut self, repeated: &Repeated) {
+        self.repeated.remove(repeated);
+        let of_tenant = self.repeated_counts.get_mut(&repeated.writer.tenant).expect("what waits is counted");
+        *of_tenant -= 1;
+        if *of_tenant == 0 {
+            self.repeated_counts.remove(&repeated.writer.tenant);
+        }
     }
 
     /// When there is something to tell or to forget.
@@ -124,6 +146,7 @@ impl Rejects {
 
     fn take_all(&mut self) -> Vec<(Repeated, Since)> {
         self.due.clear();
+        self.repeated_counts.clear();
         self.repeated.drain().filter(|(_, since)| 0 < since.count).collect()
     }
 }
@@ -320,7 +343,11 @@ mod tests {
     use super::*;
 
     fn repeated(tenant: u32, why: Refusal) -> Repeated {
-        let writer = Writer { tenant: Tenant(tenant), shard: ShardNumber(0), credential: Some((1, 1)) };
+        of_key(tenant, 1, why)
+    }
+
+    fn of_key(tenant: u32, slot: u32, why: Refusal) -> Repeated {
+        let writer = Writer { tenant: Tenant(tenant), shard: ShardNumber(0), credential: Some((slot, 1)) };
         Repeated { writer, kind: SourceKind::Frames, why }
     }
 
@@ -380,7 +407,27 @@ mod tests {
         }
         assert!(!rejects.is_first(repeated(1 << 20, Refusal::Quota), since(1), 0));
         assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US), None);
-        assert!(rejects.repeated.is_empty() && rejects.due.is_empty());
+        assert!(rejects.repeated.is_empty() && rejects.repeated_counts.is_empty() && rejects.due.is_empty());
+    }
+
+    #[test]
+    fn a_tenant_with_many_keys_leaves_room_for_others_and_is_told_what_it_missed() {
+        let mut rejects = Rejects::default();
+        let room = REJECTED_KEYS_OF_TENANT_MAX as u32;
+        let all_keys: Vec<bool> = (0..2 * REJECTED_KEYS_MAX as u32)
+            .map(|slot| rejects.is_first(of_key(1, slot, Refusal::Quota), since(3), 0))
+            .collect();
+        assert!(all_keys.iter().enumerate().all(|(slot, is_first)| *is_first == (slot < room as usize)));
+        assert!(rejects.is_first(repeated(2, Refusal::Quota), since(1), 0));
+        assert_eq!(rejects.admit(Tenant(2), 1, 0), Some(0));
+        assert_eq!(rejects.admit(Tenant(1), 1, 0), Some(3 * (2 * REJECTED_KEYS_MAX as u64 - u64::from(room))));
+
+        // Room comes back with what has ended, and not with what goes on.
+        assert!(!rejects.is_first(of_key(1, 0, Refusal::Quota), since(1), 1));
+        assert!(rejects.next_due(REJECTS_KEY_EVERY_US).is_some());
+        assert_eq!(rejects.next_due(REJECTS_KEY_EVERY_US), None);
+        let later = (room..2 * room).map(|slot| rejects.is_first(of_key(1, slot, Refusal::Quota), since(1), 0));
+        assert_eq!(later.filter(|is_first| *is_first).count(), room as usize - 1);
     }
 
     #[test]
