@@ -82,7 +82,7 @@ fn refused(path: &Path, error: &EditError) -> OfflineError {
         EditError::NameTaken | EditError::KeyTaken | EditError::Ambiguous(_) => Exit::Conflict,
         EditError::Unwritable => Exit::Usage,
         EditError::File(KeysFileError::Io(_)) | EditError::Write(_) => Exit::Other,
-        EditError::File(_) => Exit::BadConfiguration,
+        EditError::File(_) | EditError::Full => Exit::BadConfiguration,
     };
     OfflineError::new(exit, format_args!("{}: {error}", path.display()))
 }

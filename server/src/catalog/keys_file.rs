@@ -11,7 +11,7 @@ use ringlog_engine::ids::Tenant;
 use crate::auth::secret::{Secret, canonical, from_hex};
 
 /// Some 300,000 keys.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
 const NAME_CHARS_MAX: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::auth::secret::Secret;
 use crate::auth::secret_file::{give_to_owner_of, write_private};
-use crate::catalog::keys_file::{self, FileKey, KeysFileError, line, parse};
+use crate::catalog::keys_file::{self, FILE_BYTES_MAX, FileKey, KeysFileError, line, parse};
 
 /// An edit takes milliseconds. A guess: what holds the lock for longer than some hundreds of those stands still.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
@@ -37,6 +37,8 @@ pub enum EditError {
     NameTaken,
     /// This key is there already.
     KeyTaken,
+    /// With the key the file would be longer than a start reads.
+    Full,
     /// No line has this name or key.
     NotFound,
     /// This many lines have this name.
@@ -55,6 +57,12 @@ impl fmt::Display for EditError {
             }
             EditError::NameTaken => write!(f, "the workspace has a key of this name already"),
             EditError::KeyTaken => write!(f, "this key is there already"),
+            EditError::Full => {
+                write!(
+                    f,
+                    "with the key the file would be longer than {FILE_BYTES_MAX} bytes: take out keys or comments"
+                )
+            }
             EditError::NotFound => write!(f, "there is no such key"),
             EditError::Ambiguous(count) => write!(f, "{count} keys have this name: name the key itself"),
             EditError::Write(error) => write!(f, "the key file could not be written: {error}"),
@@ -145,6 +153,10 @@ fn edit<T>(path: &Path, change: impl FnOnce(Option<&str>) -> Result<(String, T),
         Err(error) => return Err(EditError::File(KeysFileError::Io(error))),
     };
     let (text, changed) = change(text.as_deref())?;
+    // What is written is read at the next start.
+    if FILE_BYTES_MAX < text.len() as u64 {
+        return Err(EditError::Full);
+    }
     write_private(&path, text.as_bytes()).map_err(EditError::Write)?;
     Ok(changed)
 }
@@ -295,6 +307,21 @@ mod tests {
         assert!(matches!(delete(&home.path(), Which::Name("twin")), Err(EditError::Ambiguous(2))));
         delete(&home.path(), Which::Key(&key('d', 1, "").secret)).unwrap();
         assert_eq!(home.text(), format!("{}:1:twin\n", "e".repeat(32)));
+    }
+
+    #[test]
+    fn a_line_that_makes_the_file_too_long_to_be_read_is_not_written() {
+        let (fits, more) = (key('d', 1, "fits"), key('e', 1, "more"));
+        let comment = "#".repeat(FILE_BYTES_MAX as usize - line(&fits).len() - 1);
+        let home = Home::with(&format!("{comment}\n"));
+        add(&home.path(), &fits).unwrap();
+        let full = home.text();
+        assert_eq!(full.len() as u64, FILE_BYTES_MAX);
+        assert!(matches!(add(&home.path(), &more), Err(EditError::Full)));
+        assert!(home.text() == full, "nothing was changed");
+        assert_eq!(list(&home.path()).unwrap(), [fits]);
+        delete(&home.path(), Which::Name("fits")).unwrap();
+        add(&home.path(), &more).unwrap();
     }
 
     #[test]

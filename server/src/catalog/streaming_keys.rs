@@ -154,6 +154,7 @@ fn refused(error: EditError) -> Refused {
         EditError::Unwritable => Refused::KeyName,
         EditError::Missing
         | EditError::File(_)
+        | EditError::Full
         | EditError::NotFound
         | EditError::Ambiguous(_)
         | EditError::Write(_) => {
