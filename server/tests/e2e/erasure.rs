@@ -1,9 +1,9 @@
 //! Deleted tenants: what they had stored leaves the disk by itself, whatever comes between, and nobody else notices.
 
-use std::fs::DirEntry;
+use std::fs::{DirEntry, File};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +21,7 @@ on_both! {
     deleted_tenants_leave_the_disk_and_the_others_stay_as_they_were,
     a_removal_goes_on_by_itself_after_every_kill,
     a_tenant_that_filled_segments_gives_its_space_back,
+    a_segment_that_cannot_be_read_is_in_the_log_and_tried_again_at_a_restart,
     whoever_still_writes_leaves_nothing_behind,
     an_id_is_free_once_its_tenant_is_gone,
 }
@@ -239,12 +240,30 @@ fn a_removal_goes_on_by_itself_after_every_kill(io: Io) {
     check_chain(&server.stop().1);
 }
 
-/// What the sealed segments of all shards take of the disk.
-fn sealed_bytes(data: &Path) -> u64 {
+/// Of all shards.
+fn sealed_segments(data: &Path) -> Vec<PathBuf> {
     let folders = ["shard-0000", "shard-0001"].map(|shard| std::fs::read_dir(data.join(shard)).unwrap());
     let paths = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
     let indexes = paths.filter(|path| path.extension().is_some_and(|extension| extension == "idx"));
-    indexes.map(|index| std::fs::metadata(index.with_extension("seg")).unwrap().blocks() * 512).sum()
+    indexes.map(|index| index.with_extension("seg")).collect()
+}
+
+/// What they take of the disk.
+fn sealed_bytes(data: &Path) -> u64 {
+    sealed_segments(data).iter().map(|path| std::fs::metadata(path).unwrap().blocks() * 512).sum()
+}
+
+/// And goes beyond it, so that it is sealed.
+fn fill_a_segment(server: &Server, key: &str, id: &str) {
+    let filler = "y".repeat(500_000);
+    let event = json!({ "event_type": "fill", "entity_id": mark(id), "payload": { "text": filler } });
+    let body = json!({ "events": vec![event; 24] });
+    let mut client = server.connect();
+    for _ in 0..6 {
+        let stored = client.call("POST", "/api/v1/events/batch", key, Some(&body));
+        assert_eq!(stored.status, 200, "{}", stored.text());
+    }
+    until(|| SEGMENT_BYTES <= sealed_bytes(&server.path("data")));
 }
 
 fn a_tenant_that_filled_segments_gives_its_space_back(io: Io) {
@@ -255,18 +274,9 @@ fn a_tenant_that_filled_segments_gives_its_space_back(io: Io) {
     for (id, key) in [("umbrella", &small), ("initech", &kept)] {
         server.post("/api/v1/events/batch", key, &batch(id, 0));
     }
-    // Beyond one segment.
-    let filler = "y".repeat(500_000);
-    let event = json!({ "event_type": "fill", "entity_id": mark("acme"), "payload": { "text": filler } });
-    let body = json!({ "events": vec![event; 24] });
-    let mut client = server.connect();
-    for _ in 0..6 {
-        let stored = client.call("POST", "/api/v1/events/batch", &acme, Some(&body));
-        assert_eq!(stored.status, 200, "{}", stored.text());
-    }
+    fill_a_segment(&server, &acme, "acme");
     let before = events(&server, &kept);
     let data = server.path("data");
-    until(|| SEGMENT_BYTES <= sealed_bytes(&data));
     delete(&server, "acme");
     until(|| is_gone(&server, "acme"));
     // The full one and the one behind it, which was not.
@@ -277,6 +287,33 @@ fn a_tenant_that_filled_segments_gives_its_space_back(io: Io) {
     let server = start(server.kill());
     assert_eq!(events(&server, &kept), before);
     assert_eq!((stored(&data, &["acme", "initech"]), sealed_bytes(&data)), (vec!["initech"], left));
+}
+
+/// Turns the bits of one byte in the middle of a file.
+fn turn_a_byte(path: &Path) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let (middle, mut byte) = (file.metadata().unwrap().len() / 2, [0]);
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[!byte[0]], middle).unwrap();
+}
+
+fn a_segment_that_cannot_be_read_is_in_the_log_and_tried_again_at_a_restart(io: Io) {
+    let server = start(Place::new(io));
+    let acme = tenant(&server, "acme", &json!({}));
+    fill_a_segment(&server, &acme, "acme");
+    let sealed = sealed_segments(&server.path("data"));
+    let [path] = &sealed[..] else { panic!("{sealed:?}") };
+    turn_a_byte(path);
+    delete(&server, "acme");
+    let warnings = || server.log().matches("sealed segments cannot be read").count();
+    until(|| 0 < warnings());
+    // The other segments have gone by then, and further looks with them.
+    until(|| sealed_segments(&server.path("data")).len() == 2);
+    assert_eq!((warnings(), is_gone(&server, "acme")), (1, false));
+    turn_a_byte(path);
+    let server = start(server.kill());
+    until(|| is_gone(&server, "acme"));
+    assert!(stored(&server.path("data"), &["acme"]).is_empty());
 }
 
 /// Ends those who write, also where a check fails.
