@@ -82,6 +82,9 @@ pub const RUNS_PER_TIER: usize = 8;
 /// Least time between two segments that are ended early, so that what they hold of a tenant can be erased. A guess: many
 /// deletions must not make many small segments.
 pub const ERASE_ROLL_EVERY_US: u64 = 60_000_000;
+/// Tenants that a shard erases at a time: others are refused as they are, and wait. A look at all of them, in every run of
+/// the entity directory, stays below some 10 ms.
+pub const ERASE_PENDING_MAX: usize = 512;
 /// How long erasing waits when there was no room for a copy of any segment that it has left. A guess.
 pub const ERASE_RETRY_US: u64 = 10_000_000;
 /// Idempotency keys of tenants that are being erased which one turn makes go: about 100 µs.

@@ -101,10 +101,16 @@ impl Default for FileMemory {
 }
 
 impl FileMemory {
+    /// Gives back what is more than a segment's files need: the run of a large directory is made seldom.
+    pub fn trim(&mut self) {
+        if FILE_MEMORY_KEPT_BYTES_MAX < self.buffer.len() {
+            self.buffer = Buffer::new(0);
+        }
+    }
+
     /// `bytes` of whatever the last file left there.
     pub fn take(&mut self, bytes: usize) -> &mut [u8] {
-        let is_too_large = FILE_MEMORY_KEPT_BYTES_MAX < self.buffer.len() && bytes <= FILE_MEMORY_KEPT_BYTES_MAX;
-        if self.buffer.len() < bytes || is_too_large {
+        if self.buffer.len() < bytes {
             // The old one goes first: they are never there together.
             self.buffer = Buffer::new(0);
             self.buffer = Buffer::new(bytes.next_multiple_of(HUGE_PAGE_BYTES));
@@ -346,6 +352,7 @@ mod tests {
         assert_eq!(small.align_offset(ALIGNMENT), 0);
         assert_eq!(memory.take(1).as_ptr(), small);
         assert_eq!(memory.take(FILE_MEMORY_KEPT_BYTES_MAX + 1).len(), FILE_MEMORY_KEPT_BYTES_MAX + 1);
+        memory.trim();
         assert_eq!(memory.take(10).len(), 10);
         assert!(memory.buffer.len() <= FILE_MEMORY_KEPT_BYTES_MAX);
     }

@@ -245,9 +245,15 @@ impl Disk for FsDisk {
 
     fn write(&self, file: &DiskFile, offset: u64, bytes: &[u8]) -> DiskResult<()> {
         let real = real(file);
-        // Past the page cache where that is possible: a large file would only push others out of it.
-        let is_direct = real.is_direct() && is_aligned(offset, bytes);
-        write_all(if is_direct { &real.direct } else { &real.cached }, offset, bytes)
+        let mut written = 0;
+        while written < bytes.len() {
+            // Past the page cache where that is possible: a large file would only push others out of it. What follows a
+            // piece that was cut short may not be.
+            let (at, rest) = (offset + written as u64, &bytes[written..]);
+            let is_direct = real.is_direct() && is_aligned(at, rest);
+            written += write_some(if is_direct { &real.direct } else { &real.cached }, at, rest)?;
+        }
+        Ok(())
     }
 
     fn sync(&self, file: &DiskFile, _site: Site) -> DiskResult<()> {
@@ -380,13 +386,17 @@ fn write_zeros(file: &RealFile, bytes: u64) -> DiskResult<()> {
 fn write_all(file: &File, offset: u64, bytes: &[u8]) -> DiskResult<()> {
     let mut written = 0;
     while written < bytes.len() {
-        match retry_errno(|| rustix::io::pwrite(file.as_fd(), &bytes[written..], offset + written as u64)) {
-            Ok(0) => return Err(DiskError::ShortTransfer),
-            Ok(count) => written += count,
-            Err(errno) => return Err(disk_error(errno)),
-        }
+        written += write_some(file, offset + written as u64, &bytes[written..])?;
     }
     Ok(())
+}
+
+fn write_some(file: &File, offset: u64, bytes: &[u8]) -> DiskResult<usize> {
+    match retry_errno(|| rustix::io::pwrite(file.as_fd(), bytes, offset)) {
+        Ok(0) => Err(DiskError::ShortTransfer),
+        Ok(count) => Ok(count),
+        Err(errno) => Err(disk_error(errno)),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! Whatever a tenant has is in an index, a run or a list here, so that nothing has to be looked for on disk. Must never:
 //! say that a tenant is erased while any file holds something of it, or hold up a shard that is full or closing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::format::run::RunView;
@@ -14,7 +14,9 @@ use crate::ids::{BlockSequence, SegmentNumber, Tenant};
 use crate::index::active::ActiveIndex;
 use crate::index::sealed::{SealedSegment, Snapshot};
 use crate::io::DiskError;
-use crate::limits::{ERASE_KEYS_PER_TURN, ERASE_LOOKS_PER_TURN, ERASE_RETRY_US, ERASE_ROLL_EVERY_US};
+use crate::limits::{
+    ERASE_KEYS_PER_TURN, ERASE_LOOKS_PER_TURN, ERASE_PENDING_MAX, ERASE_RETRY_US, ERASE_ROLL_EVERY_US,
+};
 use crate::shard::jobs::{Job, JobError};
 use crate::shard::rewrite::Rewrite;
 use crate::shard::{Now, Output, Shard};
@@ -24,12 +26,16 @@ use crate::shard::{Now, Output, Shard};
 pub(super) struct Erasure {
     /// Every tenant that `erase` was called for, and whether nothing is left of it.
     tenants: BTreeMap<Tenant, bool>,
-    /// Those that are not erased, sorted.
+    /// Those that are being erased, sorted: at most so many at a time that a look at all of them is short.
     pending: Vec<Tenant>,
+    /// Those that are refused and wait for a place in `pending`.
+    waiting: VecDeque<Tenant>,
     /// Those who may have events in the open segment, or a place in its checkpoint.
     unrolled: Vec<Tenant>,
     /// When the open segment may be ended for them.
     roll_at_us: u64,
+    /// Segments that were ended early and are mostly empty: a copy of what is in them gives their room back.
+    ended: Vec<SegmentNumber>,
     /// The last checkpoint that was written, which must be durable: an older one names who is erased.
     checkpoint: BlockSequence,
     awaits_checkpoint: bool,
@@ -108,6 +114,15 @@ impl Shard {
             return;
         }
         erasure.tenants.insert(tenant, false);
+        if erasure.pending.len() < ERASE_PENDING_MAX {
+            self.begin_erasing(tenant);
+        } else {
+            erasure.waiting.push_back(tenant);
+        }
+    }
+
+    fn begin_erasing(&mut self, tenant: Tenant) {
+        let erasure = &mut self.erasure;
         let place = erasure.pending.partition_point(|&known| known < tenant);
         erasure.pending.insert(place, tenant);
         // Gone from the next checkpoint on.
@@ -124,7 +139,8 @@ impl Shard {
         self.limits.remove(tenant);
     }
 
-    /// Whether `erase` was called and no file of the shard holds anything of the tenant any more, durably.
+    /// Whether `erase` was called and no file of the shard holds anything that the tenant sent any more, durably. Checkpoints of
+    /// segments that hold nothing else of it may still name its number and its counters.
     pub fn is_erased(&self, tenant: Tenant) -> bool {
         self.erasure.tenants.get(&tenant) == Some(&true)
     }
@@ -138,15 +154,22 @@ impl Shard {
             && self.keys.forget_some(tenant, ERASE_KEYS_PER_TURN)
         {
             self.erasure.forgetting.pop();
-            self.erasure.is_due = true;
+            // One merge of key runs for all of them.
+            self.erasure.is_due |= self.erasure.forgetting.is_empty();
         }
         if self.erasure.awaits_checkpoint && self.erasure.checkpoint <= self.sealable() {
             self.erasure.awaits_checkpoint = false;
             self.erasure.is_due = true;
         }
         let is_roll_due = !self.erasure.unrolled.is_empty() && self.erasure.roll_at_us <= now.monotonic_us;
+        let open = self.segment.as_ref().map(|open| (open.file.number, open.write_offset));
         if is_roll_due && self.roll(now, out) {
             self.erasure.roll_at_us = now.monotonic_us + ERASE_ROLL_EVERY_US;
+            if let Some((number, used_bytes)) = open
+                && used_bytes < self.config.home.segment_bytes / 2
+            {
+                self.erasure.ended.push(number);
+            }
         }
     }
 
@@ -198,7 +221,8 @@ impl Shard {
             looks += self.erasure.pending.len();
             let number = sealed.segment.number;
             self.erasure.look_from = number;
-            if self.erasure.is_any_in(sealed) && !self.erasure.unreadable.contains(&number) {
+            let is_wanted = self.erasure.is_any_in(sealed) || self.erasure.ended.contains(&number);
+            if is_wanted && !self.erasure.unreadable.contains(&number) {
                 let rewrite = Rewrite {
                     source: Arc::clone(sealed),
                     erased: self.erasure.pending.clone(),
@@ -224,6 +248,8 @@ impl Shard {
         if self.erasure.look_from == number {
             self.erasure.look_from = SegmentNumber(number.0 + 1);
         }
+        let may_be_tried_again = matches!(result, Err(JobError::Disk(DiskError::NoSpace)));
+        self.erasure.ended.retain(|&ended| ended != number || may_be_tried_again);
         match result {
             Ok(rewritten) => {
                 let mut segments = self.snapshot.segments.clone();
@@ -274,7 +300,7 @@ impl Shard {
     /// The last step for those of whom nothing is left: removed names are made durable.
     fn confirm_due(&mut self) -> Option<Job> {
         self.erasure.awaits_checkpoint = self.sealable() < self.erasure.checkpoint;
-        if self.erasure.awaits_checkpoint || self.erasure.passed_over {
+        if self.erasure.awaits_checkpoint || self.erasure.passed_over || !self.erasure.ended.is_empty() {
             return None;
         }
         // Runs and all other sealed segments have been looked at.
@@ -304,6 +330,11 @@ impl Shard {
         self.erasure.pending.retain(|tenant| !confirmed.contains(tenant));
         self.stats.tenants_erased += confirmed.len() as u64;
         self.erasure.tenants.extend(confirmed.into_iter().map(|tenant| (tenant, true)));
+        while self.erasure.pending.len() < ERASE_PENDING_MAX
+            && let Some(tenant) = self.erasure.waiting.pop_front()
+        {
+            self.begin_erasing(tenant);
+        }
     }
 
     /// Whether a tenant that is being erased may have events in a segment that is not sealed.

@@ -98,6 +98,12 @@ impl From<DiskError> for JobError {
 impl Job {
     /// Does the work, making files in `memory`. Takes as long as it takes; never called on a core.
     pub fn run(self, disk: &dyn Disk, memory: &mut FileMemory) -> JobDone {
+        let done = self.carry_out(disk, memory);
+        memory.trim();
+        done
+    }
+
+    fn carry_out(self, disk: &dyn Disk, memory: &mut FileMemory) -> JobDone {
         match self {
             Job::Prepare { home, number, epoch, now, fill } => {
                 JobDone::Prepared { number, result: prepare(disk, &home, number, epoch, now, fill) }

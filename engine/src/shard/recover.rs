@@ -582,6 +582,12 @@ impl Builder<'_> {
                     Err(BodyError::Malformed) => LogEnd::Bad(BlockError::BodyCrc),
                     Err(BodyError::Newer(what)) => return Err(OpenError::Newer { segment: number, what }),
                 },
+                Err(LogEnd::Bad(BlockError::Version(_))) => {
+                    return Err(OpenError::Newer { segment: number, what: "block version" });
+                }
+                Err(LogEnd::Bad(BlockError::UnknownKind(_) | BlockError::UnknownFlags(_))) => {
+                    return Err(OpenError::Newer { segment: number, what: "kind of block" });
+                }
                 Err(end) => end,
             };
             self.report.damage.push(Damage {

@@ -53,16 +53,22 @@ pub(super) fn rewrite(
     let path = log_path(&home.dir, number);
     let aside = format!("{path}{ASIDE_SUFFIX}");
     remove_aside(disk, &aside)?;
-    let copied = copy(disk, home, rewrite, &aside).inspect_err(|_| {
+    let copied = copy(disk, home, rewrite, &aside, memory).and_then(|(segment, mut index, identity)| {
+        let visible = index.event_count();
+        index.set_visible(visible);
+        let index_bytes = index.seal(&identity, memory);
+        // Before the segment has its name: one that waits for its index keeps the room of both.
+        if disk.free_bytes()? < index_bytes.len() as u64 {
+            return Err(JobError::Disk(DiskError::NoSpace));
+        }
+        Ok((segment, index_bytes))
+    });
+    let (segment, index_bytes) = copied.inspect_err(|_| {
         // The room that it took is what the disk lacks.
         let _ = disk.remove(&aside);
-    });
-    let (segment, mut index, identity) = copied?;
+    })?;
     disk.rename(&aside, &path)?;
     disk.sync_dir(&home.dir, Site::RewriteDir)?;
-    let visible = index.event_count();
-    index.set_visible(visible);
-    let index_bytes = index.seal(&identity, memory);
     publish_index(disk, home, Arc::new(segment), index_bytes)
 }
 
@@ -72,6 +78,7 @@ fn copy(
     home: &ShardHome,
     rewrite: &Rewrite,
     aside: &str,
+    memory: &mut FileMemory,
 ) -> Result<(SegmentFile, ActiveIndex, IndexIdentity), JobError> {
     let source = &rewrite.source;
     let before = source.resident.identity();
@@ -83,6 +90,7 @@ fn copy(
         rewrite,
         before,
         file,
+        memory,
         index: ActiveIndex::new(kept_events(rewrite)),
         offset: SEGMENT_BLOCKS_FROM,
         sequence: before.first_sequence,
@@ -125,6 +133,8 @@ struct Copy<'a> {
     rewrite: &'a Rewrite,
     before: IndexIdentity,
     file: DiskFile,
+    /// For what is being written: past the page cache.
+    memory: &'a mut FileMemory,
     index: ActiveIndex,
     /// Where the next block goes, and its place in the chain.
     offset: u64,
@@ -222,7 +232,9 @@ impl Copy<'_> {
             ..empty_header()
         };
         let (bytes, crc) = finish_block(&mut self.block, header, body_bytes);
-        self.disk.write(&self.file, self.offset, &self.block[..bytes])?;
+        let written = self.memory.take(bytes);
+        written.copy_from_slice(&self.block[..bytes]);
+        self.disk.write(&self.file, self.offset, written)?;
         self.offset += bytes as u64;
         self.sequence += 1;
         self.previous_crc = crc;
