@@ -447,6 +447,17 @@ impl LaterBlocks {
     }
 }
 
+/// What ends a scan, unless a newer program wrote it: that is neither a torn tail nor damage.
+fn refuse_newer(segment: SegmentNumber, end: LogEnd) -> Result<LogEnd, OpenError> {
+    match end {
+        LogEnd::Bad(BlockError::Version(_)) => Err(OpenError::Newer { segment, what: "block version" }),
+        LogEnd::Bad(BlockError::UnknownKind(_) | BlockError::UnknownFlags(_)) => {
+            Err(OpenError::Newer { segment, what: "kind of block" })
+        }
+        end => Ok(end),
+    }
+}
+
 impl Builder<'_> {
     /// Takes every block of a segment that belongs to the log, and says how the log goes on.
     fn scan(
@@ -483,13 +494,7 @@ impl Builder<'_> {
                     Err(BodyError::Malformed) => LogEnd::Bad(BlockError::BodyCrc),
                     Err(BodyError::Newer(what)) => return Err(OpenError::Newer { segment: number, what }),
                 },
-                Err(LogEnd::Bad(BlockError::Version(_))) => {
-                    return Err(OpenError::Newer { segment: number, what: "block version" });
-                }
-                Err(LogEnd::Bad(BlockError::UnknownKind(_) | BlockError::UnknownFlags(_))) => {
-                    return Err(OpenError::Newer { segment: number, what: "kind of block" });
-                }
-                Err(end) => end,
+                Err(end) => refuse_newer(number, end)?,
             };
             scanned.why = end;
             if later.goes_on_with(expected) {
@@ -582,13 +587,7 @@ impl Builder<'_> {
                     Err(BodyError::Malformed) => LogEnd::Bad(BlockError::BodyCrc),
                     Err(BodyError::Newer(what)) => return Err(OpenError::Newer { segment: number, what }),
                 },
-                Err(LogEnd::Bad(BlockError::Version(_))) => {
-                    return Err(OpenError::Newer { segment: number, what: "block version" });
-                }
-                Err(LogEnd::Bad(BlockError::UnknownKind(_) | BlockError::UnknownFlags(_))) => {
-                    return Err(OpenError::Newer { segment: number, what: "kind of block" });
-                }
-                Err(end) => end,
+                Err(end) => refuse_newer(number, end)?,
             };
             self.report.damage.push(Damage {
                 segment: number,
